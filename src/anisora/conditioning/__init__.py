@@ -1,0 +1,1 @@
+"""Guides, masks and kept video become condition tensors, for generation and training alike."""

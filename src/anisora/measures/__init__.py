@@ -1,0 +1,1 @@
+"""Video in, score out; no thresholds here."""

@@ -1,0 +1,1 @@
+"""Objectives, data and the loop that trains what `generation` samples."""
