@@ -26,4 +26,6 @@ class Guide:
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
-            raise BadRequest("guide strength out of range", got=self.strength, expected="above 0, at most 1", hint="1.0")
+            raise BadRequest(
+                "guide strength out of range", got=self.strength, expected="above 0, at most 1", hint="1.0"
+            )
