@@ -128,14 +128,18 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise BadCheckpoint("unreadable JSON in a checkpoint", got=f"{path}: {error}") from error
     if not isinstance(value, dict):
-        raise BadCheckpoint("unreadable JSON in a checkpoint", got=f"{path}: {type(value).__name__}", expected="an object")
+        raise BadCheckpoint(
+            "unreadable JSON in a checkpoint", got=f"{path}: {type(value).__name__}", expected="an object"
+        )
     return value
 
 
 def _infer(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     configs = {name: read_json(folder / name / "config.json") for name in ("transformer", "vae") if _has(index, name)}
     if absent := {"transformer", "vae"} - set(configs):
-        raise BadCheckpoint("a checkpoint lacks a component", got=f"no {' or '.join(absent)} in {folder}/model_index.json")
+        raise BadCheckpoint(
+            "a checkpoint lacks a component", got=f"no {' or '.join(absent)} in {folder}/model_index.json"
+        )
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     masked = (folder / "mask_projection").is_dir()
     return infer(index, configs["transformer"], configs["vae"], scheduler, masked)
@@ -194,7 +198,7 @@ def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, An
     size = (transformer.get("sample_width", 90) * spatial, transformer.get("sample_height", 60) * spatial)
     return {
         "family": "cogvideox_mask" if masked else "cogvideox",
-        "capabilities": CAPABILITIES if masked else ("text", "guides"),
+        "capabilities": ("text", "guides", "motion_area") if masked else ("text", "guides"),
         "recipe": Recipe(steps=50, guidance=6.0),
         # The 1.5 image-to-video weights name a 300 x 300 grid, the largest they allow; they were trained at 1360 x 768.
         "native": Native(size=(1360, 768), frames=81, fps=16) if packed else Native(size=size, frames=49, fps=8),
