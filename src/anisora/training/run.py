@@ -19,7 +19,7 @@ from typing import Any
 from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
 from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus
-from anisora.training.denoiser import DenoiserSettings, build_denoiser, build_text_encoder, denoiser_task
+from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, train
 from anisora.training.sharpener import SharpenerSettings, sharpener_task
 
@@ -173,7 +173,7 @@ def _text_and_transformer(settings: TrainConfig, buckets: list[Bucket], out: Pat
     import torch
     from transformers import AutoTokenizer
 
-    from anisora.training.text import fit_tokenizer
+    from anisora.training.text import build_text_encoder, fit_tokenizer
 
     denoiser = settings.model.denoiser
     place = out / "tokenizer"
@@ -189,7 +189,7 @@ def _denoiser(settings: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     from anisora.models.codec import Codec
 
     tokenizer, encoder, transformer = _text_and_transformer(settings, buckets, out)
-    codec = Codec(_linear_vae(settings, buckets, out), "wan")
+    codec = Codec(_linear_vae(settings, buckets, out))
     return denoiser_task(transformer, encoder, tokenizer, codec, buckets, settings.model.denoiser)
 
 
