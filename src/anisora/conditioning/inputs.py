@@ -120,7 +120,7 @@ def _fit_one(plane_HW: np.ndarray, size_px: tuple[int, int], fit: str) -> np.nda
 
 def to_float_TCHW(frames_THWC: np.ndarray) -> Tensor:
     """uint8 frames to float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 255 * 2 - 1
 
 
 def _grey(image: Image.Image) -> np.ndarray:
