@@ -118,7 +118,7 @@ def denoiser_task(
             plans = [plan_example(video_TCHW, settings, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)
-            clean = static_target(codec.encode_BCTHW(video_BCTHW), plans, codec)
+            clean = static_target(codec.encode(video_BCTHW), plans, codec)
         captions = ["" if rng.random() < settings.text_dropout else caption for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
         t = draw_t(settings.batch, settings.t_shift, generator)
