@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import anisora
 from anisora.errors import BadCheckpoint, BadRequest
+from anisora.models.catalog import resolve
 from anisora.models.lora import load_lora
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -33,11 +34,9 @@ def write_lora(folder, pipeline, seed=0, alpha=4):
 def fresh(tiny):
     def load(family):
         folder = tiny(family)
-        pipeline = getattr(anisora, anisora.models.catalog.resolve(folder).pipeline_class).from_pretrained(folder)
+        pipeline = getattr(anisora, resolve(folder).pipeline_class).from_pretrained(folder)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
-
-    import anisora.models.catalog
 
     return load
 
