@@ -312,6 +312,30 @@ def test_damage_in_the_middle_is_refused_or_noted(tmp_path, numbered):
     assert read_video(path, keep_damaged=True).notes[0].startswith("damaged")
 
 
+def test_a_lost_transport_packet_is_noticed(tmp_path, encode):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
+    path = encode(tmp_path / "a.ts", noise, options={"g": "1", "bf": "0"})
+    assert len(read_video(path)) == 12
+    data = path.read_bytes()
+    middle = len(data) // 2 // 188 * 188
+    path.write_bytes(data[:middle] + data[middle + 188 :])
+    _refused(path, "damaged", "frames decoded")
+
+
+def test_damage_that_h264_conceals_is_noticed_where_the_decoder_does(tmp_path):
+    """Single bytes, which no video codec has checksums for: the decoder's own word is what there is."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), np.uint8)
+    path = write_video(tmp_path / "a.mp4", noise, 24)
+    data, refused = path.read_bytes(), 0
+    for offset in np.linspace(data.index(b"mdat") + 1000, len(data) - 100, 20, dtype=int):
+        path.write_bytes(data[:offset] + bytes([data[offset] ^ 0x55]) + data[offset + 1 :])
+        try:
+            read_video(path)
+        except BadVideo:
+            refused += 1
+    assert refused >= 3
+
+
 def test_limits_are_stated(tmp_path, numbered):
     path = write_video(tmp_path / "a.mp4", numbered(9), 24)
     _refused(path, "too large", "64x48", max_px=64 * 48 - 1)

@@ -143,8 +143,6 @@ def _decoded(container: Any, stream: Any, path: Path, damage: list[str]) -> Iter
             packet = next(packets, None)
             if packet is None:
                 return
-            if packet.is_corrupt:
-                damage.append("a packet is incomplete")
             frames = decode(packet)
         except av.error.EOFError:
             return
