@@ -27,7 +27,7 @@ class CorpusSettings:
 
     seed: int = 0
     """Must lie in synthetic.TRAIN_SEEDS."""
-    clips: int = 12000
+    clips: int = 6000
     frames: int = 17
     fps: int = 8
     buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
