@@ -497,6 +497,16 @@ def _hair_behind_face(c: Character, s: Skeleton, pen: Pen, looks: Looks) -> None
             w = math.pi * (1.2 - 1.4 * k / 8)
             x, y = s.on_head(math.cos(w) * 0.95 + sway, -math.sin(w) * 0.9)
             pen.oval(f"curl_{k}", x, y, s.head_r * 0.34, s.head_r * 0.33, looks.hair)
+    if c.hair in ("spiky", "swept"):
+        lean = 0.0 if c.hair == "spiky" else 0.4
+        points = []
+        for k in range(13):
+            w = math.pi * (1.12 - 1.24 * k / 12)
+            out = 1.4 if k % 2 else 0.9
+            shift = (1.6 * sway + lean) * (out - 0.9) * 2
+            points.append(s.on_head(math.cos(w) * out + shift, -math.sin(w) * out * 0.97))
+        points += [s.on_head(0.55, -0.62), s.on_head(0.0, -0.7), s.on_head(-0.55, -0.62)]
+        pen.add("poly", "spikes", _flat(*points), looks.hair)
     if c.hair == "short":
         for name, a, lean in (
             ("0", -0.95, -0.3),
@@ -525,17 +535,7 @@ def _hair_behind_face(c: Character, s: Skeleton, pen: Pen, looks: Looks) -> None
 
 def _hair_on_top(c: Character, s: Skeleton, pen: Pen, looks: Looks) -> None:
     color, sway = looks.hair, s.lags[1][0] / s.head_r * 0.5
-    if c.hair in ("spiky", "swept"):
-        lean = 0.0 if c.hair == "spiky" else 0.4
-        points = []
-        for k in range(13):
-            w = math.pi * (1.12 - 1.24 * k / 12)
-            out = 1.32 if k % 2 else 0.9
-            shift = (sway + lean) * (out - 0.9) * 2
-            points.append(s.on_head(math.cos(w) * out + shift, -math.sin(w) * out * 0.97))
-        points += [s.on_head(0.55, -0.62), s.on_head(0.0, -0.7), s.on_head(-0.55, -0.62)]
-        pen.add("poly", "spikes", _flat(*points), color, outlined=False)
-    elif c.hair == "bun":
+    if c.hair == "bun":
         pen.oval(
             "bun", *s.on_head(-0.25 * math.sin(s.head_yaw) + sway * 0.4, -1.05), s.head_r * 0.38, s.head_r * 0.36, color
         )
