@@ -27,7 +27,7 @@ class CorpusSettings:
 
     seed: int = 0
     """Must lie in synthetic.TRAIN_SEEDS."""
-    clips: int = 12000
+    clips: int = 6000
     frames: int = 17
     fps: int = 8
     buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
@@ -90,6 +90,7 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
             n_frames=settings.frames,
             fps=settings.fps,
             size_px=(width, height),
+            backend="skia",  # the corpus is this backend's pixels; another one is refused, not mixed in
         )
         video_NTHWC[index] = clip.video_THWC
         captions.append(clip.caption)
