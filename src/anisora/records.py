@@ -127,7 +127,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Landing:
+class GuideResult:
     """Where a guide landed: the position asked for, its pixel frame, latent frame (`slot`) and place in it (`channel`).
 
     `psnr_db` compares the finished frame, before video encoding, with the fitted guide; None means equal (infinite).
@@ -137,7 +137,7 @@ class Landing:
     asked: int | str
     frame: int
     slot: int
-    channel: int
+    channel: int | None
     psnr_db: float | None = None
 
 
@@ -154,7 +154,7 @@ class Generation:
     request_hash: str
     model: str
     weights_sha256: str
-    guides: tuple[Landing, ...]
+    guides: tuple[GuideResult, ...]
     frames: int
     fps: Fraction
     size: tuple[int, int]

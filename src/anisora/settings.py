@@ -73,15 +73,9 @@ def read(cls: type[T], data: Any, *, where: str = "", error: type[BadInput] = Ba
     unknown or missing keys and for wrong types; what `cls` itself raises when it checks its values passes through,
     with the place put before it.
     """
-    if not isinstance(data, Mapping):
-        raise error(_at(where, "not a set of keys and values"), got=_show(data), expected=f"the keys of {cls.__name__}")
-    by_key = {setting.key: setting for setting in settings_of(cls)}
-    check_keys(data, by_key, where=where, error=error)
-    values = {
-        by_key[key].name: _convert(by_key[key].type, value, where=_join(where, key), error=error)
-        for key, value in data.items()
-    }
-    missing = [setting.key for setting in by_key.values() if setting.default is MISSING and setting.name not in values]
+    values = convert(cls, data, where=where, error=error)
+    known = settings_of(cls)
+    missing = [setting.key for setting in known if setting.default is MISSING and setting.name not in values]
     if missing:
         raise error(_at(where, "a key is missing"), expected=", ".join(missing))
     try:
@@ -92,6 +86,18 @@ def read(cls: type[T], data: Any, *, where: str = "", error: type[BadInput] = Ba
         raise type(problem)(
             f"{where}: {problem.what}", got=problem.got, expected=problem.expected, hint=problem.hint
         ) from None
+
+
+def convert(cls: type, data: Any, *, where: str = "", error: type[BadInput] = BadConfig) -> dict[str, Any]:
+    """The checked values of the keys that `data` holds, by field name; the rest of `cls` is left open."""
+    if not isinstance(data, Mapping):
+        raise error(_at(where, "not a set of keys and values"), got=_show(data), expected=f"the keys of {cls.__name__}")
+    by_key = {setting.key: setting for setting in settings_of(cls)}
+    check_keys(data, by_key, where=where, error=error)
+    return {
+        by_key[key].name: _convert(by_key[key].type, value, where=_join(where, key), error=error)
+        for key, value in data.items()
+    }
 
 
 def check_keys(data: Mapping[str, Any], known: Iterable[str], *, where: str, error: type[BadInput] = BadConfig) -> None:

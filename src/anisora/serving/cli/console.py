@@ -1,0 +1,68 @@
+"""Where the command speaks: lines and progress bars on stderr, the result alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: progress(phase, done, total): what long work calls; total 0 means unknown
+Progress = Callable[[str, int, int], None]
+
+
+def say(text: str, *, markup: bool = False) -> None:
+    """One line on stderr; colour and width only where it is a terminal."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=markup)
+
+
+def print_json(value: Any) -> None:
+    """The machine-readable result: the only thing on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def progress_bars(title: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """Bars for the phases of one piece of work, on stderr; silent where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(f"{title} {phase}".strip(), total=total or None)
+            bars.update(tasks[phase], completed=done, total=total or None)
+
+        yield report
+
+
+def show_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], title: str | None = None) -> None:
+    """A table on stdout: the result of a verb that has no file to write."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def show_pairs(facts: dict[str, Any]) -> None:
+    """Names and values on stdout, one line each; values that are objects are spelled out in place."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items())
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
+        sys.stdout.write(f"{name.replace('_', ' '):{width}}  {'-' if value is None else value}\n")
