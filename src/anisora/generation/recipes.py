@@ -46,7 +46,9 @@ def choose(request: Request, own: Recipe) -> Recipe:
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         raise BadRequest("unknown recipe", got=repr(name), expected=", ".join(RECIPES), hint=near[0] if near else None)
-    asked: dict[str, Any] = {field: value for field in ("steps", "guidance", "shift") if (value := getattr(request, field)) is not None}
+    asked: dict[str, Any] = {
+        field: value for field in ("steps", "guidance", "shift") if (value := getattr(request, field)) is not None
+    }
     return replace(RECIPES[name][1](own), **asked)
 
 

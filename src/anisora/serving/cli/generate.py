@@ -27,7 +27,9 @@ def _generate(
     again: bool = typer.Option(False, "--again", help="Make shots of --request again that are finished already."),
     device: str = typer.Option(None, metavar="NAME", help="Default: the accelerator if there is one, else cpu."),
     dtype: str = typer.Option(None, metavar="NAME", help="float32, bfloat16 or float16. Default: fits the device."),
-    offload: bool = typer.Option(False, "--offload", help="Keep only the working part on the accelerator: slow, small."),
+    offload: bool = typer.Option(
+        False, "--offload", help="Keep only the working part on the accelerator: slow, small."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON on stdout and nothing else there."),
     **flags: Any,
 ) -> int:
@@ -62,8 +64,11 @@ def _requests(request_file: str | None, flags: dict[str, Any]) -> list[Request]:
     fields = given_fields(flags)
     if request_file is None:
         if not fields:
-            raise BadRequest("nothing to make", expected="a prompt, a guide or a file of requests",
-                             hint='anisora generate --prompt "a girl waves" --guide hero.png --out shot.mp4')
+            raise BadRequest(
+                "nothing to make",
+                expected="a prompt, a guide or a file of requests",
+                hint='anisora generate --prompt "a girl waves" --guide hero.png --out shot.mp4',
+            )
         request = absolute(Request(**fields), Path.cwd())
         if not request.out:
             raise BadRequest("nowhere to write the shot", expected="--out", hint="--out shot.mp4")
@@ -83,8 +88,9 @@ def _with_outs(requests: list[Request], out: str | None, source: Path) -> list[R
     named = []
     for number, request in enumerate(requests, 1):
         if request.out is None and out is None:
-            raise BadRequest(f"{source.name}: nowhere to write shot {number}", expected="out, or --out FOLDER",
-                             hint="--out shots")
+            raise BadRequest(
+                f"{source.name}: nowhere to write shot {number}", expected="out, or --out FOLDER", hint="--out shots"
+            )
         name = Path(request.out).name if request.out else f"{source.stem}_{number:0{width}}.mp4"
         named.append(replace(request, out=os.path.abspath(os.path.join(out, name)) if out else request.out))
     outs = [request.out for request in named]
@@ -106,8 +112,10 @@ def _tell(outcome: Any) -> None:
             say(f"note      {note}")
         for guide in made.guides:
             psnr = "equal" if guide.psnr_db is None else f"{guide.psnr_db:.1f} dB"
-            say(f"guide     asked {guide.asked}, landed on frame {guide.frame} "
-                f"(latent frame {guide.slot}, channel {guide.channel}), {psnr}")
+            say(
+                f"guide     asked {guide.asked}, landed on frame {guide.frame} "
+                f"(latent frame {guide.slot}, channel {guide.channel}), {psnr}"
+            )
         width, height = made.size
         seconds = sum(made.seconds.values())
         say(f"made      {name}: {made.frames} frames of {width}x{height} in {seconds:.1f} s, {made.forwards} forwards")
