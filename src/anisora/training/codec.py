@@ -1,0 +1,109 @@
+"""Training the block autoencoder: the linear code is fitted in closed form, then the decoder's residual is learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anisora.models.block_vae import AutoencoderKLBlock, to_blocks
+from anisora.training.corpus import Bucket, draw
+from anisora.training.loop import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecSettings:
+    """The code's size and how its decoder is trained."""
+
+    z_dim: int = 48
+    fit_clips: int = 1200
+    """Clips from which the principal components are taken."""
+    decoder_dims: tuple[int, int, int] = (128, 48, 24)
+    batch: int = 4
+    crop_px: int = 64
+    crop_frames: int = 9
+    latent_noise: float = 0.1
+    """Standard deviation of noise on the normalised latents while the decoder learns; samples are not exact either."""
+
+
+def pixels(video_NTHWC: np.ndarray) -> Tensor:
+    """float32 [N, 3, T, H, W] in [-1, 1] of uint8 frames: the batched form of `media.frames.to_float_CTHW`."""
+    return torch.from_numpy(np.ascontiguousarray(video_NTHWC)).permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)
+
+
+def fit_linear_code(buckets: list[Bucket], settings: CodecSettings, seed: int) -> AutoencoderKLBlock:
+    """An autoencoder whose code is the `z_dim` principal components of causal pixel blocks of the clips.
+
+    Latents are scaled by the root of their standard deviation: at unit variance the finest channels, which carry least,
+    would weigh as much in the diffusion loss as the coarsest.
+    """
+    rng = np.random.default_rng([seed, 1])
+    vae = AutoencoderKLBlock(z_dim=settings.z_dim, decoder_dims=settings.decoder_dims)
+    total, second, num = 0.0, 0.0, 0
+    for _ in range(settings.fit_clips // 8):
+        block_NK = to_blocks(pixels(draw(buckets, 8, rng)[0]), 4, 8).flatten(0, 3)
+        total = total + block_NK.sum(0, dtype=torch.float64)
+        second = second + (block_NK.T @ block_NK).double()
+        num += len(block_NK)
+    mean = total / num
+    variance, vectors = torch.linalg.eigh(second / num - torch.outer(mean, mean))
+    top = torch.arange(len(variance) - 1, len(variance) - 1 - settings.z_dim, -1)
+    # Eigenvectors have no sign of their own; the largest entry is made positive so that a refit gives the same code.
+    code = vectors[:, top].T
+    code = code * code.gather(1, code.abs().argmax(1, keepdim=True)).sign()
+    deviation = variance[top].clamp_min(1e-8).sqrt()
+    with torch.no_grad():
+        vae.code.copy_(code)
+        vae.code_mean.copy_(mean)
+    vae.register_to_config(latents_std=(deviation.sqrt() * deviation.mean().sqrt()).tolist())
+    vae.code.requires_grad_(False)
+    vae.code_mean.requires_grad_(False)
+    return vae
+
+
+def codec_task(vae: AutoencoderKLBlock, buckets: list[Bucket], settings: CodecSettings) -> Task:
+    """The decoder learns to reconstruct crops from slightly noisy latents; L1 on pixels and on their gradients."""
+    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        video = random_crops(draw_pixels(buckets, settings.batch, generator), settings, generator)
+        with torch.no_grad():
+            latent = vae.encode(video).latent_dist.mode()
+            noise = torch.randn(latent.shape, generator=generator) * std
+            latent = latent + noise * settings.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
+        residual = vae.decoder(latent / std)
+        difference = vae.decode_linear(latent) + residual - video
+        psnr = -10 * torch.log10(difference.detach().square().mean() / 4)
+        return sharpness_loss(difference), {"psnr_db": round(psnr.item(), 3)}
+
+    return Task(name="codec", modules={"decoder": vae.decoder}, loss=loss, samples_per_step=settings.batch)
+
+
+def draw_pixels(buckets: list[Bucket], num: int, generator: torch.Generator) -> Tensor:
+    """`num` random clips as float [num, 3, T, H, W]."""
+    rng = np.random.default_rng(torch.randint(2**62, (1,), generator=generator).item())
+    return pixels(draw(buckets, num, rng)[0])
+
+
+def random_crops(video_BCTHW: Tensor, settings: CodecSettings, generator: torch.Generator) -> Tensor:
+    """One random crop per clip: `crop_frames` frames of `crop_px` squares; starts lie on whole cells only in size."""
+    frames, side = settings.crop_frames, settings.crop_px
+
+    def start(length: int, size: int) -> int:
+        return int(torch.randint(length - size + 1, (1,), generator=generator))
+
+    _, _, t, h, w = video_BCTHW.shape
+    crops = []
+    for video in video_BCTHW:
+        first, top, left = start(t, frames), start(h, side), start(w, side)
+        crops.append(video[:, first : first + frames, top : top + side, left : left + side])
+    return torch.stack(crops)
+
+
+def sharpness_loss(difference: Tensor) -> Tensor:
+    """L1 of a difference and of its horizontal and vertical gradients, so that outlines weigh more than flat areas."""
+    across = (difference[..., 1:] - difference[..., :-1]).abs().mean()
+    down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
+    return difference.abs().mean() + across + down

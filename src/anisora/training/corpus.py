@@ -1,0 +1,119 @@
+"""The synthetic corpus on disk: clips rendered once, read as memory-mapped uint8 by whatever trains.
+
+A clip is a pure function of (seed, index), so the folder is a cache: it may be deleted, and an interrupted rendering goes
+on where it stopped. One bucket per frame size; within a bucket every clip has the same shape.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anisora.errors import BadConfig
+
+# Clips per unit of work: small enough that an interruption loses seconds, large enough that files stay few.
+_CHUNK = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings:
+    """Which clips; the digest of these fields names the cache folder."""
+
+    seed: int = 0
+    """Must lie in synthetic.TRAIN_SEEDS."""
+    clips: int = 12000
+    frames: int = 17
+    fps: int = 8
+    buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
+    """(width, height, share of the clips) per frame size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """`video_NTHWC` (uint8, memory-mapped) and the caption of each clip; `share` is how often it is drawn from."""
+
+    video_NTHWC: np.ndarray
+    captions: list[str]
+    share: float
+
+
+def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None = None) -> list[Bucket]:
+    """The buckets, rendered first where they are missing. Raises BadConfig if the folder holds another corpus."""
+    from anisora.synthetic import CORPUS_VERSION
+
+    stamp = json.dumps({"corpus_version": CORPUS_VERSION, **asdict(settings)}, sort_keys=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "corpus.json"
+    if note.exists() and note.read_text() != stamp:
+        raise BadConfig("another corpus is in this folder", got=str(folder), hint="another folder, or delete this one")
+    note.write_text(stamp)
+    return [_open_bucket(settings, number, folder, workers) for number in range(len(settings.buckets))]
+
+
+def _open_bucket(settings: CorpusSettings, number: int, folder: Path, workers: int | None) -> Bucket:
+    width, height, share = settings.buckets[number]
+    num = max(1, round(settings.clips * share))
+    place = folder / f"{number}-{width}x{height}"
+    place.mkdir(exist_ok=True)
+    path, shape = place / "video.npy", (num, settings.frames, height, width, 3)
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+    missing = [start for start in range(0, num, _CHUNK) if not (place / f"{start}.json").exists()]
+    jobs = [(settings, number, place, start, min(start + _CHUNK, num)) for start in missing]
+    if jobs:
+        # Forked workers would inherit torch's threads; spawned ones start clean.
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            for done, _ in enumerate(pool.map(_render_chunk, jobs), 1):
+                _say(f"rendering {width}x{height}: {done * _CHUNK} of {len(jobs) * _CHUNK} clips")
+    captions = [text for start in range(0, num, _CHUNK) for text in json.loads((place / f"{start}.json").read_text())]
+    return Bucket(video_NTHWC=np.load(path, mmap_mode="r"), captions=captions, share=share)
+
+
+def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
+    from anisora.synthetic import render_clip
+
+    settings, number, place, start, stop = job
+    width, height, _ = settings.buckets[number]
+    video_NTHWC = np.lib.format.open_memmap(place / "video.npy", mode="r+")
+    captions = []
+    for index in range(start, stop):
+        # Buckets take turns in the index, so no clip stands in two sizes.
+        clip = render_clip(
+            settings.seed,
+            index * len(settings.buckets) + number,
+            n_frames=settings.frames,
+            fps=settings.fps,
+            size_px=(width, height),
+        )
+        video_NTHWC[index] = clip.video_THWC
+        captions.append(clip.caption)
+    video_NTHWC.flush()
+    partial = place / f"{start}.partial"
+    partial.write_text(json.dumps(captions))
+    partial.rename(place / f"{start}.json")
+
+
+def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+    """`num` clips [num, T, H, W, 3] uint8 of one bucket, chosen by share, with their captions."""
+    shares = np.array([bucket.share for bucket in buckets])
+    bucket = buckets[rng.choice(len(buckets), p=shares / shares.sum())]
+    indices = rng.integers(len(bucket.captions), size=num)
+    return bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
+
+
+def all_captions(buckets: list[Bucket]) -> Iterator[str]:
+    """Every caption, bucket by bucket."""
+    for bucket in buckets:
+        yield from bucket.captions
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, highlight=False)

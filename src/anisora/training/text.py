@@ -1,0 +1,66 @@
+"""The small text encoder of a model trained from scratch: a Unigram tokenizer fitted on captions, and a tiny UMT5.
+
+Real backbones bring their own; this exists so that the bundled checkpoint has every part in diffusers' layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+
+def fit_tokenizer(captions: Iterable[str], vocab_size: int, max_tokens: int) -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer of at most `vocab_size` pieces; ends every text with `</s>`, pads on the right, as T5 does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    # Single letters stay in the vocabulary, so a word never seen is spelled rather than lost.
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,'-!?")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", initial_alphabet=letters, show_progress=False
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=max_tokens,
+    )
+
+
+def build_text_encoder(vocab_size: int, dim: int, num_layers: int) -> UMT5EncoderModel:
+    """A UMT5 encoder of width `dim`, randomly initialised."""
+    config = UMT5Config(
+        vocab_size=vocab_size,
+        d_model=dim,
+        d_kv=dim // 4,
+        d_ff=2 * dim,
+        num_heads=4,
+        num_layers=num_layers,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    return UMT5EncoderModel(config)
+
+
+def embed(encoder: UMT5EncoderModel, token_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    """Text states [B, L, dim], zero beyond each text's end, exactly as the stock Wan pipeline passes them on."""
+    states = encoder(token_BL, attention_mask=mask_BL).last_hidden_state
+    return states * mask_BL[..., None].to(states.dtype)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, max_tokens], padded and cut to that length."""
+    batch = tokenizer(texts, padding="max_length", max_length=max_tokens, truncation=True, return_tensors="pt")
+    return batch.input_ids.to(torch.long), batch.attention_mask.to(torch.long)

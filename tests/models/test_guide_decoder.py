@@ -1,0 +1,57 @@
+"""Laws of guide-aware decoding: warps move what they should, nothing is invented, no guide means no change."""
+
+import pytest
+import torch
+
+from anisora.models.guide_decoder import GuideDecoder, neighbours, warp
+
+
+def test_warp_looks_up_at_pixel_plus_flow():
+    image = torch.arange(30.0).view(1, 1, 5, 6)
+    flow = torch.zeros(1, 2, 5, 6)
+    flow[:, 0] = 1
+    torch.testing.assert_close(warp(image, flow)[..., :5], image[..., 1:])
+
+
+def test_neighbours_are_the_nearest_given_frames():
+    assert neighbours([True, False, False, True, False]) == [(0, 0), (0, 3), (0, 3), (3, 3), (3, 3)]
+    assert neighbours([False, True]) == [(1, 1), (1, 1)]
+    assert neighbours([False, False]) == []
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    torch.manual_seed(0)
+    return GuideDecoder(dims=(8, 8), depth=1).eval()
+
+
+def test_without_a_whole_guide_nothing_changes(decoder):
+    video = torch.rand(1, 3, 5, 16, 16)
+    keep = torch.zeros(1, 5, 16, 16)
+    keep[:, 0, :8] = 1
+    assert torch.equal(decoder.refine(video, video, keep), video)
+
+
+def test_an_untrained_decoder_blends_without_moving(decoder):
+    """Zero flow and equal weights: the mean of both guides and the decoded frame, exactly."""
+    generator = torch.Generator().manual_seed(0)
+    video, truth = torch.rand(2, 1, 3, 5, 16, 16, generator=generator)
+    keep = torch.zeros(1, 5, 16, 16)
+    keep[:, 0] = keep[:, 4] = 1
+    with torch.no_grad():
+        out = decoder.refine(video, truth, keep)
+    torch.testing.assert_close(out[:, :, 2], (truth[:, :, 0] + truth[:, :, 4] + video[:, :, 2]) / 3)
+
+
+def test_a_frame_does_not_depend_on_frames_that_are_neither_it_nor_its_guides(decoder):
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(decoder.coarse.out.weight, std=0.05, generator=generator)
+    video = torch.rand(1, 3, 5, 16, 16, generator=generator)
+    keep = torch.zeros(1, 5, 16, 16)
+    keep[:, 0] = 1
+    other = video.clone()
+    other[:, :, 3] = 0
+    with torch.no_grad():
+        one, two = decoder.refine(video, video, keep), decoder.refine(other, other, keep)
+    assert torch.equal(one[:, :, 2], two[:, :, 2])
+    assert not torch.equal(one[:, :, 3], two[:, :, 3])

@@ -1,0 +1,92 @@
+"""The loop's promises: resume is exact, a signal saves, a bad loss keeps the last good state."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from anisora.errors import BadConfig, Diverged
+from anisora.training.loop import LoopSettings, Task, averaged_weights, learning_rate, load_averaged, train
+
+
+def regression(poison_at=None, kill_at=None):
+    """A linear map learnt from random pairs; may turn to NaN, or send itself SIGTERM, at a step."""
+    torch.manual_seed(0)
+    module = nn.Linear(3, 2)
+
+    def loss(step, generator):
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        x = torch.randn(8, 3, generator=generator)
+        error = (module(x) - x[:, :2]).square().mean()
+        return error * (float("nan") if step == poison_at else 1), {}
+
+    return Task(name="regression", modules={"map": module}, loss=loss, samples_per_step=8)
+
+
+SETTINGS = LoopSettings(steps=40, warmup_steps=5, log_every_steps=1, learning_rate=0.05)
+
+
+def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(tmp_path):
+    assert train(regression(), SETTINGS, tmp_path / "whole")
+    assert not train(regression(kill_at=17), SETTINGS, tmp_path / "cut")
+    assert train(regression(), SETTINGS, tmp_path / "cut")
+    whole, cut = averaged_weights(tmp_path / "whole"), averaged_weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+    def losses(run):
+        return [(row["step"], row["loss"]) for row in map(json.loads, (tmp_path / run / "log.jsonl").open())]
+
+    assert losses("whole") == losses("cut")
+    assert [step for step, _ in losses("cut")] == list(range(40))
+
+
+def test_time_out_saves_and_says_unfinished(tmp_path):
+    assert train(regression(), SETTINGS, tmp_path, max_minutes=0) is False
+    assert (tmp_path / "checkpoints" / "1" / "state.pt").exists()
+
+
+def test_loss_falls(tmp_path):
+    train(regression(), SETTINGS, tmp_path)
+    rows = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").open()]
+    assert sum(rows[-5:]) < 0.5 * sum(rows[:5])
+
+
+def test_nan_stops_and_keeps_the_last_good_state(tmp_path):
+    train(regression(kill_at=9), SETTINGS, tmp_path)
+    with pytest.raises(Diverged, match="step 15"):
+        train(regression(poison_at=15), SETTINGS, tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["10"]
+    assert train(regression(), SETTINGS, tmp_path)
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path):
+    train(regression(kill_at=9), SETTINGS, tmp_path)
+    (tmp_path / "checkpoints" / "30.partial").mkdir()
+    assert train(regression(), SETTINGS, tmp_path)
+
+
+def test_another_model_in_the_folder_is_refused(tmp_path):
+    train(regression(kill_at=9), SETTINGS, tmp_path)
+    other = Task(name="other", modules={"net": nn.Linear(3, 2)}, loss=regression().loss, samples_per_step=8)
+    with pytest.raises(BadConfig, match="other tensors"):
+        train(other, SETTINGS, tmp_path)
+
+
+def test_loading_averages(tmp_path):
+    train(regression(), SETTINGS, tmp_path)
+    module = nn.Linear(3, 2)
+    load_averaged(tmp_path, {"map": module})
+    assert torch.equal(module.weight, averaged_weights(tmp_path)["map.weight"])
+    with pytest.raises(BadConfig, match="does not fit"):
+        load_averaged(tmp_path, {"elsewhere": module})
+
+
+def test_learning_rate_rises_stays_and_falls():
+    rates = [learning_rate(step, SETTINGS) / SETTINGS.learning_rate for step in range(40)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[5:28] == [1.0] * 23
+    assert rates[39] == pytest.approx(1 / 12)
