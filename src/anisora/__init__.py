@@ -26,7 +26,7 @@ _HOMES: dict[str, str] = {
 # diffusers finds out how to load a class of a foreign library by looking for this base class in that library.
 _HOMES_FOREIGN = {"ModelMixin": "diffusers"}
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,7 @@ def channel(frame: int, stride: int = 4) -> int:
 
 def slot_frames(latent_frame: int, stride: int = 4) -> range:
     """The pixel frames that share a latent frame."""
-    return range(0, 1) if latent_frame == 0 else range((latent_frame - 1) * stride + 1, latent_frame * stride + 1)
+    return range(1) if latent_frame == 0 else range((latent_frame - 1) * stride + 1, latent_frame * stride + 1)
 
 
 def check_size(size_px: tuple[int, int], multiple_px: int) -> None:

@@ -30,7 +30,7 @@ def test_flow_mix_is_the_schedulers():
     clean, noise = torch.randn(2, 1, 4, generator=torch.Generator().manual_seed(0))
     for index in (0, 250, 999):
         t = scheduler.timesteps[index : index + 1]
-        alpha, sigma = OBJECTIVES["flow"].mix(t / 1000)
+        alpha, sigma = OBJECTIVES["flow_prediction"].mix(t / 1000)
         torch.testing.assert_close(scheduler.scale_noise(clean, t, noise), alpha * clean + sigma * noise)
 
 
@@ -39,7 +39,7 @@ def test_v_is_the_schedulers():
     clean, noise = torch.randn(2, 1, 4, generator=torch.Generator().manual_seed(0))
     step = torch.tensor([500])
     alpha = scheduler.alphas_cumprod[step].sqrt()
-    ours = OBJECTIVES["v"].target(clean, noise, alpha, (1 - alpha**2).sqrt())
+    ours = OBJECTIVES["v_prediction"].target(clean, noise, alpha, (1 - alpha**2).sqrt())
     torch.testing.assert_close(scheduler.get_velocity(clean, noise, step), ours.float(), check_dtype=False)
     assert scheduler.alphas_cumprod[-1] == 0, "zero terminal SNR: the last step is pure noise"
 

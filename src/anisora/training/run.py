@@ -19,7 +19,7 @@ from typing import Any
 from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
 from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus
-from anisora.training.denoiser import DenoiserSettings, build_denoiser, build_text_encoder, denoiser_task
+from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, train
 from anisora.training.sharpener import SharpenerSettings, sharpener_task
 
@@ -173,7 +173,7 @@ def _text_and_transformer(settings: TrainConfig, buckets: list[Bucket], out: Pat
     import torch
     from transformers import AutoTokenizer
 
-    from anisora.training.text import fit_tokenizer
+    from anisora.training.text import build_text_encoder, fit_tokenizer
 
     denoiser = settings.model.denoiser
     place = out / "tokenizer"
@@ -189,7 +189,7 @@ def _denoiser(settings: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     from anisora.models.codec import Codec
 
     tokenizer, encoder, transformer = _text_and_transformer(settings, buckets, out)
-    codec = Codec(_linear_vae(settings, buckets, out), "wan")
+    codec = Codec(_linear_vae(settings, buckets, out))
     return denoiser_task(transformer, encoder, tokenizer, codec, buckets, settings.model.denoiser)
 
 
@@ -199,7 +199,7 @@ _TASKS = {"codec": _codec, "sharpener": _sharpener, "denoiser": _denoiser}
 def export(settings: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) -> Path:
     """Writes the averaged weights of every stage as a checkpoint folder in fp16 and returns it."""
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
+    from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 
     from anisora.models.guide_decoder import GuideDecoder
 
@@ -210,9 +210,17 @@ def export(settings: TrainConfig, buckets: list[Bucket], out: Path, folder: Path
         text_encoder=encoder,
         transformer=transformer,
         vae=_trained_vae(settings, buckets, out),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=RECIPE["shift"]),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type=settings.model.denoiser.objective,
+            use_flow_sigmas=True,
+            flow_shift=RECIPE["shift"],
+            solver_order=1,
+        ),
     )
-    pipeline.to(torch.float16).save_pretrained(folder)
+    pipeline.to(torch.float16)
+    # fp16 is for the disk: both libraries load at this type unless another is asked for.
+    encoder.config.dtype = "float32"
+    pipeline.save_pretrained(folder)
     if "sharpener" in settings.stages:
         decoder = GuideDecoder(dims=settings.model.sharpener.dims, depth=settings.model.sharpener.depth)
         load_averaged(out / "sharpener", {"guide_decoder": decoder})
@@ -232,4 +240,4 @@ def export(settings: TrainConfig, buckets: list[Bucket], out: Path, folder: Path
 
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.
-RECIPE = {"steps": 4, "guidance": 1.0, "shift": 2.0, "sampler": "euler", "boundary": None}
+RECIPE = {"steps": 4, "guidance": 1.0, "shift": 2.0, "sampler": "unipc", "boundary": None}
