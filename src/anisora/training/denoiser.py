@@ -135,4 +135,3 @@ def denoiser_task(
         loss=loss,
         samples_per_step=settings.batch,
     )
-

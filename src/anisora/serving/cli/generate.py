@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,24 +13,25 @@ from anisora.errors import BadRequest
 from anisora.records import Request
 from anisora.serving.cli.console import print_json, progress_bars, say
 from anisora.serving.cli.flags import given_fields, request_parameters, with_parameters
-from anisora.settings import plain
 
 
 def _generate(
-    request_file: str = typer.Option(
-        None,
-        "--request",
-        metavar="FILE",
-        help="Many shots from a .yaml, .json or .jsonl file, an upstream prompt list (.txt), or a finished shot to "
-        "make again. Flags beside it change every shot of it; --out then names a folder. Finished shots are skipped.",
-    ),
-    again: bool = typer.Option(False, "--again", help="Make shots of --request again that are finished already."),
-    device: str = typer.Option(None, metavar="NAME", help="Default: the accelerator if there is one, else cpu."),
-    dtype: str = typer.Option(None, metavar="NAME", help="float32, bfloat16 or float16. Default: fits the device."),
-    offload: bool = typer.Option(
-        False, "--offload", help="Keep only the working part on the accelerator: slow, small."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON on stdout and nothing else there."),
+    request_file: Annotated[
+        str | None,
+        typer.Option(
+            "--request",
+            metavar="FILE",
+            help="Many shots from a .yaml, .json or .jsonl file, an upstream prompt list (.txt), or a finished shot to "
+            "make again. Flags beside it change every shot; --out then names a folder. Finished shots are skipped.",
+        ),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="With --request: make finished shots again too.")] = False,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the accelerator, else cpu.")] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Default: bfloat16, on a cpu float32.")] = None,
+    offload: Annotated[
+        str | None, typer.Option(metavar="parts|blocks", help="Keep only the working part on the accelerator.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")] = False,
     **flags: Any,
 ) -> int:
     """Make a shot from a prompt, stills at any frames, a motion mask, or a clip to restore.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from anisora.serving.cli.console import print_json, say, show_pairs, show_table
 
 app = typer.Typer(help="Checkpoints: list, show, convert, verify.", no_args_is_help=True)
-_JSON = typer.Option(False, "--json", help="Print JSON on stdout and nothing else there.")
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+_Model = Annotated[str, typer.Argument(metavar="NAME_OR_PATH")]
 
 
 @app.command("list")
-def list_(as_json: bool = _JSON) -> None:
+def list_(as_json: _Json = False) -> None:
     """Every model known by name, and which are here.
 
     Example: anisora models list
@@ -32,7 +33,7 @@ def list_(as_json: bool = _JSON) -> None:
 
 
 @app.command()
-def show(model: str = typer.Argument(..., metavar="NAME_OR_PATH"), as_json: bool = _JSON) -> None:
+def show(model: _Model, as_json: _Json = False) -> None:
     """What one model can do and how it likes to be used.
 
     Example: anisora models show bundled
@@ -48,11 +49,13 @@ def show(model: str = typer.Argument(..., metavar="NAME_OR_PATH"), as_json: bool
 
 @app.command()
 def convert(
-    source: str = typer.Argument(..., metavar="FILE_OR_FOLDER", help="Weights in their makers' own layout."),
-    out: str = typer.Option(..., metavar="FOLDER", help="The diffusers folder to write."),
-    dtype: str = typer.Option("bfloat16", metavar="NAME", help="float32, bfloat16 or float16."),
-    components: str = typer.Option(None, metavar="FOLDER", help="A diffusers folder that lends what SOURCE lacks."),
-    as_json: bool = _JSON,
+    source: Annotated[str, typer.Argument(metavar="FILE_OR_FOLDER", help="Weights in their makers' own layout.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="The diffusers folder to write.")],
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "bfloat16",
+    components: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="A diffusers folder that lends what SOURCE lacks.")
+    ] = None,
+    as_json: _Json = False,
 ) -> None:
     """Turn published weights into a folder that diffusers and this package open.
 
@@ -64,7 +67,7 @@ def convert(
 
 
 @app.command()
-def verify(model: str = typer.Argument(..., metavar="NAME_OR_PATH"), as_json: bool = _JSON) -> None:
+def verify(model: _Model, as_json: _Json = False) -> None:
     """Check that every tensor a checkpoint needs is there and fits; the network is not run.
 
     Example: anisora models verify ./anisora-v3
