@@ -96,7 +96,10 @@ class AniSoraCogVideoXPipeline(ShotMixin, CogVideoXImageToVideoPipeline):
 
     def _check_size(self, size_px: tuple[int, int]) -> None:
         config = self.transformer.config
-        native = (config.sample_width * self.vae_scale_factor_spatial, config.sample_height * self.vae_scale_factor_spatial)
+        native = (
+            config.sample_width * self.vae_scale_factor_spatial,
+            config.sample_height * self.vae_scale_factor_spatial,
+        )
         if config.use_learned_positional_embeddings and size_px != native:
             raise BadSize(
                 "this checkpoint has learned positions for one size only",

@@ -15,7 +15,6 @@ from anisora.errors import BadRequest
 from anisora.models.checkpoint import Recipe
 from anisora.records import Request
 
-
 #: name -> (what it is for, the checkpoint's own recipe -> this one)
 RECIPES: dict[str, tuple[str, Callable[[Recipe], Recipe]]] = {
     "default": ("what the checkpoint itself recommends", lambda own: own),

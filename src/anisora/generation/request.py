@@ -7,6 +7,8 @@ the nearest that can.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +22,6 @@ from anisora.files import existing_file, sha256_file
 from anisora.generation import prompts, recipes
 from anisora.models.checkpoint import CheckpointInfo, Recipe
 from anisora.records import Request
-from anisora.store import canonical_json, sha256_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
     """
     _check_capabilities(request, info)
     recipe = recipes.choose(request, info.recipe)
-    fps = request.fps or Fraction(str(info.native.fps))
-    frames = _frames(request, info)
+    fps = _fps(request, info)
+    frames = _frames(request, info, fps)
     text = prompts.compose(
         request, info.family, motion_score_range=info.motion_score_range, negative_prompt=info.negative_prompt
     )
@@ -75,7 +76,6 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
     filled = replace(
         request,
         negative_prompt=text.negative,
-        model=str(info.path),
         size=_size(request, info),
         frames=frames,
         fps=fps,
@@ -116,7 +116,13 @@ def hash_of(request: Request, inputs: dict[str, str], weights_sha256: str) -> st
         guide["image"] = inputs[guide["image"]]
     for lora in fields["lora"]:
         lora["path"] = inputs[lora["path"]]
-    return sha256_text(canonical_json(fields))
+    return _sha256_of(fields)
+
+
+def _sha256_of(value: Any) -> str:
+    """sha256 of canonical JSON: keys sorted, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_capabilities(request: Request, info: CheckpointInfo) -> None:
@@ -131,8 +137,19 @@ def _check_capabilities(request: Request, info: CheckpointInfo) -> None:
             )
 
 
-def _frames(request: Request, info: CheckpointInfo) -> int:
-    """The number of frames asked for, else the video's length if legal, else the checkpoint's. Raises BadSize."""
+def _fps(request: Request, info: CheckpointInfo) -> Fraction:
+    """The rate asked for, else the video's, else the checkpoint's."""
+    if request.fps is not None:
+        return request.fps
+    if request.video:
+        from anisora.media.reader import probe
+
+        return probe(request.video).fps
+    return Fraction(str(info.native.fps))
+
+
+def _frames(request: Request, info: CheckpointInfo, fps: Fraction) -> int:
+    """The number of frames asked for, else as many of the video's as are legal, else the checkpoint's. Raises BadSize."""
     stride = info.strides.temporal
     if request.frames is not None:
         geometry.check_num_frames(request.frames, stride)
@@ -140,8 +157,9 @@ def _frames(request: Request, info: CheckpointInfo) -> int:
     if request.video:
         from anisora.media.reader import probe
 
-        length = probe(request.video).num_frames
-        return (length - 1) // stride * stride + 1
+        found = probe(request.video)
+        length = geometry.round_half_up(found.num_frames / found.fps * fps)
+        return max(0, length - 1) // stride * stride + 1
     return info.native.frames
 
 
@@ -177,7 +195,8 @@ def _aspect(request: Request) -> Fraction | None:
 
 def _guide_frames(request: Request, info: CheckpointInfo) -> tuple[int, ...]:
     """The pixel frame of each guide. Raises BadPosition for one outside the shot or two on one frame."""
-    assert request.frames and request.fps
+    assert request.frames is not None
+    assert request.fps is not None
     frames = [geometry.resolve_position(guide.frame, request.frames, request.fps) for guide in request.guides]
     if request.snap == "anisora":
         frames = [geometry.snap_to_eighth(frame, request.frames) for frame in frames]
@@ -206,7 +225,7 @@ def _content_sha256(path: str, what: str) -> str:
     """The hash of a file, or of a folder's files in the order of their names (a picture sequence)."""
     if os.path.isdir(path):
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
-        return sha256_text(canonical_json({name: sha256_file(os.path.join(path, name)) for name in names}))
+        return _sha256_of({name: sha256_file(os.path.join(path, name)) for name in names})
     return sha256_file(existing_file(path, BadRequest, what))
 
 

@@ -1,4 +1,4 @@
-"""Requests as people write them: `IMG@POS`, YAML/JSON/JSONL files, the prompt lists of the public AniSora code, a finished shot.
+"""Requests as people write them: `IMG@POS`, YAML/JSON/JSONL files, upstream prompt lists, a finished shot.
 
 A request file holds one request, a list of them, or `{defaults: {...}, shots: [...]}`. Relative paths in it are
 relative to the file. Every reader gives plain `Request`s with absolute paths.
@@ -124,8 +124,8 @@ def request_of_shot(path: Path) -> Request:
 
     Raises BadRequest if there is none, or if a picture it names is gone or is no longer the one that was used.
     """
-    from anisora.media.writer import read_metadata
-    from anisora.store import sha256_of_file
+    from anisora.files import sha256_file
+    from anisora.media.metadata import read_metadata
 
     embedded = read_metadata(path).get("anisora")
     if not isinstance(embedded, Mapping) or "request" not in embedded:
@@ -136,7 +136,7 @@ def request_of_shot(path: Path) -> Request:
     for name, sha256 in embedded.get("inputs", {}).items():
         if not Path(name).exists():
             raise BadRequest(f"{path.name} was made from a file that is gone", got=name, hint="putting it back")
-        if Path(name).is_file() and sha256_of_file(name) != sha256:
+        if Path(name).is_file() and sha256_file(name) != sha256:
             raise BadRequest(f"{path.name} was made from another version of a file", got=name, hint="putting it back")
     return replace(request, out=None)
 

@@ -62,7 +62,9 @@ class Shot:
     conditions: Conditions | None = None
     num_references: int = 0
     network_samples: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("text", "encode", "denoise", "decode"), 0.0))
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("text", "encode", "denoise", "decode"), 0.0)
+    )
     closing: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -327,9 +329,7 @@ class ShotMixin:
         self._check_text_tokens(num_tokens)
         return num_tokens
 
-    def _size_px(
-        self, width: int | None, height: int | None, guides: Sequence[Guide], video: Any
-    ) -> tuple[int, int]:
+    def _size_px(self, width: int | None, height: int | None, guides: Sequence[Guide], video: Any) -> tuple[int, int]:
         """(width, height) as asked, or the checkpoint's area at the aspect of the first guide or the video."""
         info = self.checkpoint
         if (width is None) != (height is None):
@@ -398,4 +398,6 @@ def _memory(made: ConditionPlan, device: Any) -> Iterator[None]:
 
 def _is_allocation_failure(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "std::bad_alloc"))
+    return any(
+        sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "std::bad_alloc")
+    )

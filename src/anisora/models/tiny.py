@@ -25,7 +25,9 @@ TINY_FAMILIES: dict[str, str] = {
 }
 
 TINY_SIZE_PX, TINY_FRAMES, TINY_FPS = (48, 32), 9, 8
-_TEXT = "a girl with red hair turns her head and waves while the wind moves the grass and two birds cross the evening sky"
+_TEXT = (
+    "a girl with red hair turns her head and waves while the wind moves the grass and two birds cross the evening sky"
+)
 
 
 def write_tiny_checkpoint(
@@ -128,7 +130,9 @@ def _wan_vae(z_dim: int) -> Any:
 def _wan_transformer(z_dim: int, **fields: Any) -> Any:
     from diffusers import WanTransformer3DModel
 
-    return WanTransformer3DModel(**{**_WAN_FIELDS, "in_channels": 2 * z_dim + 4, "out_channels": z_dim, **fields}).eval()
+    return WanTransformer3DModel(
+        **{**_WAN_FIELDS, "in_channels": 2 * z_dim + 4, "out_channels": z_dim, **fields}
+    ).eval()
 
 
 _WAN_FIELDS: dict[str, Any] = {

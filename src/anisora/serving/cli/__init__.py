@@ -90,7 +90,7 @@ def _report(problem: Exception) -> int:
         _print_error(out_of_memory())
         return 1
     if isinstance(problem, BrokenPipeError):
-        sys.stdout = open(os.devnull, "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe left; nothing to tell
         return 1
     say(f"[bold red]failed[/]: {type(problem).__name__}: {problem}", markup=True)
     say("  run again with --debug for the traceback")
