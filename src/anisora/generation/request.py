@@ -71,6 +71,8 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
     text = prompts.compose(
         request, info.family, motion_score_range=info.motion_score_range, negative_prompt=info.negative_prompt
     )
+    if recipe.guidance <= 1 and request.negative_prompt is None:
+        text = replace(text, negative="")  # one forward a step: nothing reads it
     window = request.window or min(frames, _legal_window(info))
     geometry.check_num_frames(window, info.strides.temporal)
     filled = replace(
@@ -98,7 +100,7 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
         inputs=inputs,
         weights_sha256=weights_sha256,
         request_hash=hash_of(filled, inputs, weights_sha256),
-        notes=tuple(recipes.misfits(recipe, info.recipe)) + tuple(_score_notes(text, info)),
+        notes=(*recipes.misfits(recipe, info.recipe), *_text_notes(request, recipe, text, info)),
     )
 
 
@@ -229,7 +231,9 @@ def _content_sha256(path: str, what: str) -> str:
     return sha256_file(existing_file(path, BadRequest, what))
 
 
-def _score_notes(text: prompts.PromptText, info: CheckpointInfo) -> Iterator[str]:
+def _text_notes(request: Request, recipe: Recipe, text: prompts.PromptText, info: CheckpointInfo) -> Iterator[str]:
+    if request.negative_prompt and recipe.guidance <= 1:
+        yield f"the negative prompt has no effect at guidance {recipe.guidance:g}"
     if text.motion_score is not None and info.motion_score_range:
         low, high = info.motion_score_range
         if not low <= text.motion_score <= high:

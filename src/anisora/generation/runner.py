@@ -75,9 +75,10 @@ class Session:
         device = _device(self.device)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise BadRequest("unknown dtype", got=repr(self.dtype), expected=" or ".join(DTYPES))
+        _hush_libraries()
         try:
             pipeline = getattr(anisora, info.pipeline_class).from_pretrained(
-                model, torch_dtype=runtime.pick_dtype(device, self.dtype)
+                model, dtype=runtime.pick_dtype(device, self.dtype)
             )
             pipeline.set_progress_bar_config(disable=True)
             _place(pipeline, device, self.offload)
@@ -86,6 +87,16 @@ class Session:
                 f"the model {info.name} does not fit into memory", hint="--dtype bfloat16, or --offload blocks"
             ) from problem
         return pipeline
+
+
+def _hush_libraries() -> None:
+    """Leaves progress and errors to us: their bars and advice for programmers would run through ours."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def _device(wanted: str | None) -> Any:

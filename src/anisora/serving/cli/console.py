@@ -25,8 +25,8 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress_bars(title: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Bars for the phases of one piece of work, on stderr; silent where stderr is not a terminal."""
+def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
+    """Bars for the phases of long work, on stderr; silent where stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -40,14 +40,13 @@ def progress_bars(title: str, *, quiet: bool = False) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
-    ) as bars:
+    off = quiet or not console.is_terminal
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=off) as bars:
         tasks: dict[str, Any] = {}
 
         def report(phase: str, done: int, total: int) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(f"{title} {phase}".strip(), total=total or None)
+                tasks[phase] = bars.add_task(phase, total=total or None)
             bars.update(tasks[phase], completed=done, total=total or None)
 
         yield report
