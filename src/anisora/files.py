@@ -118,7 +118,7 @@ def atomic_folder(path: str | os.PathLike[str], *, members: str) -> Iterator[Pat
 
 @contextlib.contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path`; whatever lies there is removed unless it was renamed. OSErrors become WriteFailed."""
+    """A hidden name beside `path`; what lies there is removed unless it was renamed. OSErrors become WriteFailed."""
     partial = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def write_failed(path: Path, reason: OSError) -> WriteFailed:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raises WriteFailed now rather than after the work, when `path` cannot be made (no right, a folder of that name)."""
+    """Raises WriteFailed before the work rather than after it when `path` cannot be made (no right, a folder)."""
     path = Path(path)
     with _whole_or_nothing(path) as partial:
         if path.is_dir():

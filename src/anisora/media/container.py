@@ -47,8 +47,8 @@ def iter_container(
 ) -> Iterator[Frame]:
     """The frames of a video file in the order in which they are shown.
 
-    Raises BadVideo at the first damage, or after the last frame of a file that is cut short, saying how many frames were
-    decoded; with `keep_damaged` the damage goes into `notes` and what can be decoded is yielded.
+    Raises BadVideo at the first damage, or after the last frame of a file that is cut short, saying how many frames
+    were decoded; with `keep_damaged` the damage goes into `notes` and what can be decoded is yielded.
     """
     from av.video.reformatter import VideoReformatter
 
@@ -168,7 +168,7 @@ def _decoder(stream: Any) -> Any:
 
     name = {"vp9": "libvpx-vp9", "vp8": "libvpx"}.get(stream.codec_context.name)
     if name and stream.metadata.get("alpha_mode") == "1" and name in av.codecs_available:
-        context = av.CodecContext.create(name, "r")
+        context: Any = av.CodecContext.create(name, "r")
         return lambda packet: context.decode(packet if packet.size else None)
     return lambda packet: packet.decode()
 

@@ -6,6 +6,7 @@ that is there is the default.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,7 @@ class Encoder:
 
 
 ENCODERS: dict[str, Encoder] = {
-    # H.264 halves colour by whole pixels, so odd sizes are written as 4:4:4, which some players and browsers cannot show.
+    # H.264 halves colour by whole pixels, so odd sizes are written as 4:4:4, which some players cannot show.
     "libx264": Encoder(name="libx264", odd_pixel_format="yuv444p", quality_option="crf", quality=16),
     "libopenh264": Encoder(name="libopenh264", odd_pixel_format=None, options={"rc_mode": "quality"}),
     "libvpx-vp9": Encoder(
@@ -83,6 +84,7 @@ def is_available(key: str) -> bool:
     """Whether this build of FFmpeg has the encoder that `ENCODERS[key]` drives."""
     import av
 
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 otherwise prints its settings on stderr: errors only
     try:
         av.Codec(ENCODERS[key].name, "w")
     except ValueError:  # av.codec.codec.UnknownCodecError

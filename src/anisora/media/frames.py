@@ -96,8 +96,8 @@ def place(source_px: tuple[int, int], size_px: tuple[int, int], mode: Fit = "cov
         return Placement(source_px=source_px, size_px=size_px, crop_px=(0, 0, *source_px), paste_px=paste)
     parts = [target / max(scales) for target in size_px]
     starts = [(side - part) / 2 for side, part in zip(source_px, parts, strict=True)]
-    crop = (*map(float, starts), *(float(start + part) for start, part in zip(starts, parts, strict=True)))
-    return Placement(source_px=source_px, size_px=size_px, crop_px=crop, paste_px=(0, 0, *size_px))
+    (x0, x1), (y0, y1) = [(float(start), float(start + part)) for start, part in zip(starts, parts, strict=True)]
+    return Placement(source_px=source_px, size_px=size_px, crop_px=(x0, y0, x1, y1), paste_px=(0, 0, *size_px))
 
 
 def fit(

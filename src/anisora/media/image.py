@@ -21,13 +21,13 @@ from anisora.files import existing_file
 if TYPE_CHECKING:
     from PIL import Image
 
-#: pictures with more pixels are refused before they are decoded: 8192 x 8192, three times an 8K frame's area and a half.
+#: pictures with more pixels are refused before they are decoded: 8192 x 8192, twice the area of an 8K frame
 MAX_PX = 8192 * 8192
 
 WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
 
-# Formats in which further frames are further moments or pages; elsewhere (MPO, PSD, ICO) they are other views of one still.
+# In these, further frames are further moments or pages; elsewhere (MPO, PSD, ICO) they are other views of one still.
 _ANIMATED_FORMATS = {"GIF", "WEBP", "PNG", "AVIF", "TIFF", "FLI"}
 
 
@@ -215,7 +215,7 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
 
 
 def _from_wide(image: Image.Image) -> Image.Image:
-    """16-bit grey of a 32-bit picture: integers in 0..65535 as they are, floats in 0..1 scaled; anything else is refused."""
+    """16-bit grey of a 32-bit picture: integers in 0..65535 as they are, floats in 0..1 scaled, all else refused."""
     from PIL import Image
 
     values = np.asarray(image)
@@ -228,7 +228,7 @@ def _from_wide(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """The picture as a colour-managed viewer shows it; unchanged without a profile, with an sRGB one or a broken one."""
+    """The picture as a colour-managed viewer shows it; unchanged without a profile, with sRGB's or a broken one."""
     from PIL import ImageCms
 
     profile_bytes = image.info.get("icc_profile")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def iter_animation(path: Path, *, background: tuple[int, int, int], max_px: int)
         pts += duration
 
 
-def _open(path: Path, max_px: int):
+def _open(path: Path, max_px: int) -> Any:
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -92,9 +93,9 @@ def check_area(path: Path, width_px: int, height_px: int, max_px: int) -> None:
 def _decode(path: Path, max_px: int) -> Iterator[tuple[np.ndarray, int]]:
     """(RGBA pixels, milliseconds) of every frame."""
     image = _open(path, max_px)
-    num_frames, done = getattr(image, "n_frames", 1), 0
+    num_frames = getattr(image, "n_frames", 1)
     for index in range(num_frames):
-        # Codecs raise whatever they like on damaged data (OSError, SyntaxError, ValueError, EOFError, struct.error, ...).
+        # Codecs raise whatever they like on damaged data (OSError, SyntaxError, ValueError, EOFError, ...).
         try:
             image.seek(index)
             rgba_HWC = np.asarray(image.convert("RGBA"))
@@ -103,23 +104,22 @@ def _decode(path: Path, max_px: int) -> Iterator[tuple[np.ndarray, int]]:
         except Exception as reason:
             raise BadVideo(
                 "the video is damaged or cut short",
-                got=f"{path}, {done} of {num_frames} frames decoded ({reason})",
+                got=f"{path}, {index} of {num_frames} frames decoded ({reason})",
                 expected="a whole file",
                 hint="copying or exporting it again",
             ) from reason
         yield rgba_HWC, _duration_ms(image.info, num_frames)
-        done += 1
 
 
 def _duration_ms(info: dict, num_frames: int) -> int:
-    """Times under 20 ms (most often 0) are shown as 100 ms, as browsers and FFmpeg do; a lone still counts one frame."""
+    """Under 20 ms (most often 0) means 100 ms, as in browsers and FFmpeg; a lone still lasts one frame."""
     if num_frames == 1:
         return round(1000 / SEQUENCE_FPS)
     duration_ms = round(info.get("duration", 0))
     return duration_ms if duration_ms >= 20 else 100
 
 
-def _describe(path: Path, image, durations_ms: list[int]) -> VideoInfo:
+def _describe(path: Path, image: Any, durations_ms: list[int]) -> VideoInfo:
     return VideoInfo(
         path=path,
         container=image.format.lower(),

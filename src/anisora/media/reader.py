@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,7 @@ MAX_BYTES = 8 * 2**30
 
 
 def probe(path: str | os.PathLike[str], *, fps: Any = None, max_px: int = MAX_PX) -> VideoInfo:
-    """What a video holds: size, rate, length, codec, ... `fps` says the rate of a sequence of stills. Raises BadVideo."""
+    """What a video holds: size, rate, length, codec, ... `fps` is the rate of a sequence of stills. Raises BadVideo."""
     path = Path(path)
     if is_sequence(path):
         return probe_sequence(path, parse_fps(fps) if fps else None, max_px)
@@ -89,33 +90,43 @@ def read_video(
     """
     notes: list[str] = []
     frames = iter_frames(path, at_fps=at_fps, fps=fps, notes=notes, **options)
-    gathered: list[Frame] = []
-    for frame in islice(frames, num_frames):
-        gathered.append(frame)
-        if len(gathered) * frame.rgb_HWC.nbytes > max_bytes:
-            raise BadVideo(
-                "the video does not fit in memory",
-                got=f"{path}, over {len(gathered)} frames of {frame.rgb_HWC.shape[1]}x{frame.rgb_HWC.shape[0]}",
-                expected=f"at most {max_bytes / 2**30:g} GiB decoded",
-                hint="a shorter or smaller clip",
-            )
-    if not gathered:
+    if num_frames is not None and num_frames < 1:
         raise BadVideo("no frames were asked for", got=f"num_frames={num_frames}", expected="1 or more")
-    rate = parse_fps(at_fps) if at_fps else _rate(path, fps, gathered)
+    times: list[Frame] = []
+    pixels = np.empty(0, np.uint8)
+    for frame in islice(frames, num_frames):
+        if (len(times) + 1) * frame.rgb_HWC.nbytes > max_bytes:
+            raise _too_long(path, frame, max_bytes)
+        if len(times) == len(pixels):  # grows by half where it lies, so that a clip is never held twice
+            pixels.resize((len(pixels) * 3 // 2 + 16, *frame.rgb_HWC.shape), refcheck=False)
+        pixels[len(times)] = frame.rgb_HWC
+        times.append(replace(frame, rgb_HWC=np.empty(0)))
+    pixels.resize((len(times), *pixels.shape[1:]), refcheck=False)
+    rate = parse_fps(at_fps) if at_fps else _rate(path, fps, times)
     return VideoFrames(
-        frames_THWC=np.stack([frame.rgb_HWC for frame in gathered]),
-        pts=tuple(frame.pts for frame in gathered),
-        time_base=gathered[0].time_base,
+        frames_THWC=pixels,
+        pts=tuple(frame.pts for frame in times),
+        time_base=times[0].time_base,
         fps=rate,
-        duration_s=gathered[-1].end_s - gathered[0].time_s,
+        duration_s=times[-1].end_s - times[0].time_s,
         notes=tuple(notes),
     )
 
 
-def _rate(path: str | os.PathLike[str], fps: Any, gathered: list[Frame]) -> Fraction:
-    """The rate a file states; animated pictures state times only, which `gathered` has already."""
-    if not is_sequence(path) and is_picture(path) and len(gathered) > 1:
-        return len(gathered) / (gathered[-1].end_s - gathered[0].time_s)
+def _too_long(path: str | os.PathLike[str], frame: Frame, max_bytes: int) -> BadVideo:
+    height, width, _ = frame.rgb_HWC.shape
+    return BadVideo(
+        "the video does not fit in memory",
+        got=f"{path}, over {max_bytes // frame.rgb_HWC.nbytes} frames of {width}x{height}",
+        expected=f"at most {max_bytes / 2**30:g} GiB decoded",
+        hint="a shorter or smaller clip",
+    )
+
+
+def _rate(path: str | os.PathLike[str], fps: Any, times: list[Frame]) -> Fraction:
+    """The rate a file states; animated pictures state times only, which `times` has already."""
+    if not is_sequence(path) and is_picture(path) and len(times) > 1:
+        return len(times) / (times[-1].end_s - times[0].time_s)
     return probe(path, fps=fps).fps
 
 

@@ -1,6 +1,6 @@
 """What reading a video yields: its description, single frames, and whole clips, with time as exact fractions.
 
-A frame's time is `pts * time_base`; frame rates are fractions too (24000/1001, never 23.976...). Floats are for showing.
+A frame's time is `pts * time_base`; frame rates are fractions too (24000/1001, never 23.976). Floats are for showing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from anisora.errors import BadVideo
 
-#: Matroska and WebM round times to milliseconds: a frame belongs to a moment that it misses by no more than half of one.
+#: Matroska and WebM round times to milliseconds: a frame may miss its moment by half of one
 ROUNDING_S = Fraction(1, 2000)
 
 

@@ -198,7 +198,7 @@ def _graph(width_px: int, height_px: int, name: str, options: str, palette: Any 
     """(graph, source, sink) of one filter, which takes a palette as its second input if one is given."""
     import av.filter
 
-    graph = av.filter.Graph()
+    graph: Any = av.filter.Graph()
     source = graph.add_buffer(width=width_px, height=height_px, format="rgb24", time_base=CENTISECOND)
     middle, sink = graph.add(name, options), graph.add("buffersink")
     source.link_to(middle, 0, 0)
