@@ -69,7 +69,7 @@ def _encode_wan(
     plans: list[ConditionPlan], codec: Codec, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor | None]:
     video_BCTHW = torch.stack([_weakened_TCHW(plan) for plan in plans]).transpose(1, 2)
-    return codec.encode_condition_BCTHW(video_BCTHW, generator), _packed_BMFYX(plans)
+    return codec.encode_condition(video_BCTHW, generator), _packed_BMFYX(plans)
 
 
 def _encode_cogvideox(
@@ -89,7 +89,7 @@ def _encode_cogvideox(
         video_TCHW = _weakened_TCHW(plan)
         for landing in plan.landings:
             clip_BCTHW = video_TCHW[landing.frame, None, :, None]
-            latent_BCFYX[sample, :, landing.slot] = codec.encode_condition_BCTHW(clip_BCTHW, generator)[0, :, 0]
+            latent_BCFYX[sample, :, landing.slot] = codec.encode_condition(clip_BCTHW, generator)[0, :, 0]
     return latent_BCFYX, None
 
 
@@ -106,7 +106,7 @@ def _encode_vace(
     video_BCTHW = torch.stack([_weakened_TCHW(plan) for plan in plans]).transpose(1, 2)
     keep_BCTHW = torch.stack([plan.keep_T1HW for plan in plans]).transpose(1, 2)
     halves = [video_BCTHW * keep_BCTHW, video_BCTHW * (1 - keep_BCTHW)]
-    latent_BCFYX = torch.cat([codec.encode_condition_BCTHW(half, generator) for half in halves], dim=1)
+    latent_BCFYX = torch.cat([codec.encode_condition(half, generator) for half in halves], dim=1)
     masks = [mask.unshuffle_MTYX(1 - _weakened_keep_T1HW(plan), plan.strides.spatial) for plan in plans]
     return latent_BCFYX, torch.stack([mask.resize_time_MFYX(m, codec.strides.temporal) for m in masks])
 
@@ -132,7 +132,7 @@ def static_target(
         if plan.motion_T1HW is None or plan.still_TCHW is None:
             continue
         static_FYX = mask.static_cells_FYX(plan.motion_T1HW, plan.strides.temporal, plan.strides.spatial)
-        still_CFYX = codec.encode_BCTHW(plan.still_TCHW.transpose(0, 1)[None], generator)[0].to(target_BCFYX)
+        still_CFYX = codec.encode(plan.still_TCHW.transpose(0, 1)[None], generator)[0].to(target_BCFYX)
         target_BCFYX[sample] = torch.where(static_FYX.to(still_CFYX.device), still_CFYX, target_BCFYX[sample])
     return target_BCFYX
 

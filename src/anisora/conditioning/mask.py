@@ -84,11 +84,11 @@ def _feather_1HW(motion_1HW: Tensor, feather_px: int) -> Tensor:
     import cv2
     import numpy as np
 
-    area_HW = area_of(motion_1HW)[0].numpy().astype(np.uint8)
+    area_HW = area_of(motion_1HW)[0].cpu().numpy().astype(np.uint8)
     if area_HW.all():  # no edge, so no ramp; the transform needs at least one pixel outside
         return motion_1HW
-    depth_HW = torch.from_numpy(cv2.distanceTransform(area_HW, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
-    return (depth_HW / (feather_px + 1)).clamp(max=1) * motion_1HW
+    depth_HW = cv2.distanceTransform(area_HW, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return (torch.from_numpy(depth_HW).to(motion_1HW) / (feather_px + 1)).clamp(max=1) * motion_1HW
 
 
 def _is_constant_in_time(x_TCHW: Tensor) -> bool:

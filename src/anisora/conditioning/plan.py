@@ -57,7 +57,7 @@ class Landing:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConditionPlan:
-    """What is given of a shot of T frames, all float32 on the CPU.
+    """What is given of a shot of T frames, all float32, on the CPU unless made of a clip elsewhere.
 
     video_TCHW       the given pixels in [-1, 1]; exactly 0 (mid-grey) where nothing is given
     keep_T1HW        1 given, 0 to generate
@@ -107,7 +107,7 @@ class ConditionPlan:
         from PIL import Image
 
         picture_HWC = (self.video_TCHW[self.reference_frame].permute(1, 2, 0) + 1) * 127.5
-        return Image.fromarray(picture_HWC.round().to(torch.uint8).numpy())
+        return Image.fromarray(picture_HWC.round().to(torch.uint8).cpu().numpy())
 
 
 def plan(
@@ -167,9 +167,9 @@ def plan(
 
     made = plan_from_tensors(
         video_TCHW,
-        frames,
+        keep_T1HW,
+        guide_frames=frames,
         motion_T1HW=motion_T1HW,
-        keep_T1HW=keep_T1HW,
         strengths=[guide.strength for guide in guides],
         strides=strides,
         family=family,
@@ -182,10 +182,10 @@ def plan(
 
 def plan_from_tensors(
     video_TCHW: Tensor,
-    guide_frames: Sequence[int] = (),
-    *,
-    motion_T1HW: Tensor | None = None,
     keep_T1HW: Tensor | None = None,
+    *,
+    guide_frames: Sequence[int] = (),
+    motion_T1HW: Tensor | None = None,
     strengths: Sequence[float] | None = None,
     strides: Strides = DEFAULT_STRIDES,
     family: str = "wan",
@@ -195,12 +195,13 @@ def plan_from_tensors(
     """The plan of a clip that is already at size: training's way in, and what `plan` ends in.
 
     `video_TCHW` in [-1, 1] shows at each of `guide_frames` (distinct, in the shot, in the order listed) the guide's
-    picture; all else of it is used only where `keep_T1HW` keeps it. The masks are float or bool, [T or 1, 1, H, W].
+    picture; all else of it is used only where `keep_T1HW` keeps it. Either a keep mask or a motion area, float or bool,
+    [T or 1, 1, H, W]. The plan lies on the video's device. Nothing is checked here but what would go unnoticed.
     """
     num_frames, frames = video_TCHW.shape[0], list(guide_frames)
     strengths = [1.0] * len(frames) if strengths is None else strengths
-    strength_T = torch.ones(num_frames)
-    strength_T[frames] = torch.tensor(strengths, dtype=torch.float32)
+    strength_T = video_TCHW.new_ones(num_frames)
+    strength_T[frames] = video_TCHW.new_tensor(strengths)
 
     still_TCHW: Tensor | None = None
     differences: list[float | None] = [None] * len(frames)

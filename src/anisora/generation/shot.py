@@ -152,7 +152,7 @@ class ShotMixin:
     def _get_signature_types(cls) -> dict[str, Any]:
         # A checkpoint may bring a VAE of our own; stock would warn that it is not AutoencoderKLWan.
         types = super()._get_signature_types()  # type: ignore[misc]
-        return {name: kinds for name, kinds in types.items() if name != "vae"} | {"vae": (type.__mro__[-1],)}
+        return types | {"vae": (object,)}
 
     @property
     def checkpoint(self) -> CheckpointInfo:
@@ -238,21 +238,23 @@ class ShotMixin:
         guides = _all_guides(guides, image, last_image)
         num_tokens = self._num_text_tokens(prompt, prompt_embeds, max_sequence_length)
         size_px = self._size_px(width, height, guides, video)
-        made = plan(
-            num_frames=info.native.frames if num_frames is None else num_frames,
-            size_px=size_px,
-            guides=guides,
-            motion_mask=motion_mask,
-            video=video,
-            keep_mask=keep_mask,
-            fps=Fraction(fps or info.native.fps),
-            strides=info.strides,
-            family=info.family,
-            fit=fit,
-            snap=snap or info.snap,
-            feather_px=feather_px,
-        )
-        warnings = _warnings(made, info, composite)
+        num_frames = info.native.frames if num_frames is None else num_frames
+        warnings = _warnings(info, motion_mask, video, composite)
+        with _memory(size_px, num_frames, self.device):  # type: ignore[attr-defined]
+            made = plan(
+                num_frames=num_frames,
+                size_px=size_px,
+                guides=guides,
+                motion_mask=motion_mask,
+                video=video,
+                keep_mask=keep_mask,
+                fps=Fraction(fps or info.native.fps),
+                strides=info.strides,
+                family=info.family,
+                fit=fit,
+                snap=snap or info.snap,
+                feather_px=feather_px,
+            )
         self._shot = shot = Shot(plan=made, codec=Codec(self.vae), family=info.family)  # type: ignore[attr-defined]
         arguments = {
             **self._stock_arguments(),
@@ -271,7 +273,7 @@ class ShotMixin:
         if recipe.guidance_2 is not None and guidance_scale is None:
             arguments.setdefault("guidance_scale_2", recipe.guidance_2)
         try:
-            with shot.closing, _memory(made, self.device), self._shifted(shift):  # type: ignore[attr-defined]
+            with shot.closing, _memory(size_px, num_frames, self.device), self._shifted(shift):  # type: ignore[attr-defined]
                 shot.count(self._networks())
                 begin = time.perf_counter()
                 latents = super().__call__(**arguments, output_type="latent", return_dict=False)[0]  # type: ignore[misc]
@@ -316,7 +318,9 @@ class ShotMixin:
         decoder = self.guide_decoder.to(video_BCTHW.device)
         batch = video_BCTHW.shape[0]
         reference_BCTHW = made.video_TCHW.transpose(0, 1)[None].expand(batch, -1, -1, -1, -1).to(video_BCTHW)
-        keep_BTHW = made.keep_T1HW[:, 0][None].expand(batch, -1, -1, -1).to(video_BCTHW)
+        # A weakened guide is not to be shown as it is, so the decoder does not get it.
+        keep_T1HW = made.keep_T1HW * (made.strength_T == 1).view(-1, 1, 1, 1)
+        keep_BTHW = keep_T1HW[:, 0][None].expand(batch, -1, -1, -1).to(video_BCTHW)
         return decoder.refine(video_BCTHW, reference_BCTHW, keep_BTHW)
 
     def _num_text_tokens(self, prompt: Any, prompt_embeds: Any, max_sequence_length: int | None) -> int:
@@ -367,31 +371,33 @@ def _size_at_aspect_of(picture_HWC: Any, info: CheckpointInfo) -> tuple[int, int
     return geometry.size_for_aspect(Fraction(width, height), area_px, info.strides.size_multiple_px)
 
 
-def _warnings(made: ConditionPlan, info: CheckpointInfo, composite: bool) -> tuple[str, ...]:
-    if made.motion_T1HW is None or "motion_area" in info.capabilities or "keep_video" in info.capabilities:
+def _warnings(info: CheckpointInfo, motion_mask: Any, video: Any, composite: bool) -> tuple[str, ...]:
+    """What the user should know of a request that the checkpoint was not trained for."""
+    asked = {"motion_area": motion_mask is not None, "keep_video": video is not None}
+    unknown = [name.replace("_", " ") for name, wanted in asked.items() if wanted and name not in info.capabilities]
+    if not unknown:
         return ()
-    if not composite:
+    if info.family == "cogvideox" and not composite:
         raise BadRequest(
-            "this checkpoint cannot hold a motion area by itself",
-            got=f"a motion mask without compositing on {info.name}",
-            expected=f"a checkpoint that can (it can: {', '.join(info.capabilities)})",
-            hint="compositing, or another checkpoint",
+            "a motion mask that would change nothing",
+            got=f"no compositing on {info.name}, whose network reads no masks",
+            expected="compositing, or a checkpoint with motion_area among its capabilities",
         )
-    return (f"{info.name} does not know motion areas: the area is held by compositing alone",)
+    held = "is held by compositing alone" if composite else "may not be held"
+    return (f"{info.name} was not trained with a {unknown[0]}: what should stay {held}",)
 
 
 @contextmanager
-def _memory(made: ConditionPlan, device: Any) -> Iterator[None]:
+def _memory(size_px: tuple[int, int], num_frames: int, device: Any) -> Iterator[None]:
     """Raises OutOfMemory, with what to lower, for each way in which torch says that memory ran out."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _is_allocation_failure(error):
             raise
-        width, height = made.size_px
         raise OutOfMemory(
             "the shot needs more memory than there is",
-            got=f"{width}x{height}, {made.num_frames} frames on {device}",
+            got=f"{size_px[0]}x{size_px[1]}, {num_frames} frames on {device}",
             hint="a smaller size, fewer frames, bfloat16, or the pipeline's enable_model_cpu_offload()",
         ) from error
 

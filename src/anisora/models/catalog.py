@@ -41,13 +41,16 @@ class KnownModel:
 
 
 _UPSTREAM_480 = {"size": [832, 480], "frames": 81, "fps": 16}
+#: what a checkpoint was trained with, where its network could read more
+_GUIDES = ["text", "guides"]
 _CONVERT = "original layout: run `anisora models convert` first"
 
 
 def _few_steps(**more: Any) -> dict[str, Any]:
     """The 8-step, guidance 1, shift 5 recipe of the distilled V3 releases."""
     recipe = {"steps": 8, "guidance": 1.0, "shift": 5.0, "sampler": "unipc", **more}
-    return {"recipe": recipe, "native": _UPSTREAM_480, "motion_score_range": [2.0, 4.0], "snap": "anisora"}
+    native_and_range = {"native": _UPSTREAM_480, "motion_score_range": [2.0, 4.0]}
+    return {"capabilities": _GUIDES, "recipe": recipe, **native_and_range, "snap": "anisora"}
 
 
 #: name -> what is known of it. Weights come by path (or $ANISORA_MODELS/NAME); only `bundled` is part of the package.
@@ -73,6 +76,7 @@ KNOWN: dict[str, KnownModel] = {
         licence="Apache-2.0",
         note=_CONVERT,
         defaults={
+            "capabilities": _GUIDES,
             "recipe": {"steps": 40, "guidance": 5.0, "shift": 5.0, "sampler": "unipc"},
             "native": _UPSTREAM_480,
             "motion_score_range": [1.0, 2.0],
@@ -100,14 +104,18 @@ KNOWN: dict[str, KnownModel] = {
         params="16.4 B",
         licence="Apache-2.0",
         note=_CONVERT,
-        defaults=_few_steps(),
+        defaults=_few_steps() | {"capabilities": ["text", "guides", "motion_area", "keep_video"], "snap": "exact"},
     ),
     "wan2.1-i2v-14b-480p": KnownModel(
         family="wan",
         source="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
         params="16.4 B",
         licence="Apache-2.0",
-        defaults={"recipe": {"steps": 40, "guidance": 5.0, "shift": 3.0, "sampler": "unipc"}, "native": _UPSTREAM_480},
+        defaults={
+            "capabilities": _GUIDES,
+            "recipe": {"steps": 40, "guidance": 5.0, "shift": 3.0, "sampler": "unipc"},
+            "native": _UPSTREAM_480,
+        },
     ),
     "wan2.1-i2v-14b-720p": KnownModel(
         family="wan",
@@ -115,6 +123,7 @@ KNOWN: dict[str, KnownModel] = {
         params="16.4 B",
         licence="Apache-2.0",
         defaults={
+            "capabilities": _GUIDES,
             "recipe": {"steps": 40, "guidance": 5.0, "shift": 5.0, "sampler": "unipc"},
             "native": {"size": [1280, 720], "frames": 81, "fps": 16},
         },
@@ -125,6 +134,7 @@ KNOWN: dict[str, KnownModel] = {
         params="2 x 14.3 B",
         licence="Apache-2.0",
         defaults={
+            "capabilities": _GUIDES,
             "recipe": {"steps": 40, "guidance": 3.5, "shift": 5.0, "sampler": "unipc", "boundary": 0.9},
             "native": _UPSTREAM_480,
         },

@@ -201,7 +201,7 @@ def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, An
     size = (transformer.get("sample_width", 90) * spatial, transformer.get("sample_height", 60) * spatial)
     return {
         "family": "cogvideox_mask" if masked else "cogvideox",
-        "capabilities": CAPABILITIES if masked else ("text", "guides"),
+        "capabilities": ("text", "guides", "motion_area") if masked else ("text", "guides"),
         "recipe": Recipe(steps=50, guidance=6.0),
         # The 1.5 image-to-video weights name a 300 x 300 grid, the largest they allow; they were trained at 1360 x 768.
         "native": Native(size=(1360, 768), frames=81, fps=16) if packed else Native(size=size, frames=49, fps=8),

@@ -29,7 +29,7 @@ class Codec:
         self.strides = vae_strides(vae.config)
 
     @torch.no_grad()
-    def encode_BCTHW(self, video_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, video_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Normalised latents [B, C, F, Y, X] in float32 of a video in [-1, 1]: the posterior's mode, or a sample of it.
 
         A generator asks for the sample, as stock CogVideoX draws it.
@@ -37,8 +37,8 @@ class Codec:
         return self.normalise(self._posterior_BCFYX(video_BCTHW, generator))
 
     @torch.no_grad()
-    def encode_condition_BCTHW(self, video_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """As `encode_BCTHW`, scaled as the transformer was taught to read its condition channels.
+    def encode_condition(self, video_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """As `encode`, scaled as the transformer was taught to read its condition channels.
 
         The two differ for CogVideoX 1.5 alone, whose config says `invert_scale_latents`: its image latents were divided
         by the scaling factor in training (CogVideoXImageToVideoPipeline.prepare_latents).
@@ -49,7 +49,7 @@ class Codec:
         return self.normalise(latent_BCFYX)
 
     @torch.no_grad()
-    def decode_BCFYX(self, latent_BCFYX: Tensor) -> Tensor:
+    def decode(self, latent_BCFYX: Tensor) -> Tensor:
         """The video [B, 3, T, H, W] of normalised latents, about [-1, 1], in the VAE's dtype."""
         latent_BCFYX = self.denormalise(latent_BCFYX.to(self.vae.device, torch.float32))
         return self.vae.decode(latent_BCFYX.to(self.vae.dtype), return_dict=False)[0]

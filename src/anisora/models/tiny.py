@@ -15,7 +15,8 @@ from anisora.errors import BadRequest
 
 #: what the maker writes, and the public checkpoint each one is laid out like
 TINY_FAMILIES: dict[str, str] = {
-    "wan": "Wan image-to-video without a CLIP branch, one expert (the bundled model)",
+    "wan": "Wan image-to-video without a CLIP branch, one expert",
+    "wan-block": "the same with the block VAE and the guide-aware decoder (the bundled model)",
     "wan-clip": "Wan2.1-I2V-14B: CLIP branch, 512 text tokens",
     "wan-experts": "Wan2.2-I2V-A14B: two experts, no CLIP branch",
     "cogvideox": "CogVideoX-5B-I2V: 16 + 16 channels",
@@ -48,13 +49,24 @@ def write_tiny_checkpoint(
         pipeline = _MAKERS[family]()
         folder = Path(folder)
         pipeline.save_pretrained(folder, max_shard_size=max_shard_size)
-        if family == "cogvideox-mask":
-            from anisora.models.mask_projection import MaskProjection
-
-            MaskProjection.matching(pipeline.transformer).save_pretrained(folder / "mask_projection")
+        for name, part in _own_parts(family, pipeline).items():
+            part.save_pretrained(folder / name)
     if info:
         (folder / "anisora.json").write_text(json.dumps(_info(family), indent=2) + "\n")
     return folder
+
+
+def _own_parts(family: str, pipeline: Any) -> dict[str, Any]:
+    """The parts that stock diffusers does not know, each in a folder of its own."""
+    if family == "cogvideox-mask":
+        from anisora.models.mask_projection import MaskProjection
+
+        return {"mask_projection": MaskProjection.matching(pipeline.transformer)}
+    if family == "wan-block":
+        from anisora.models.guide_decoder import GuideDecoder
+
+        return {"guide_decoder": GuideDecoder(dims=(4, 4), depth=1)}
+    return {}
 
 
 def _info(family: str) -> dict[str, Any]:
@@ -66,16 +78,20 @@ def _info(family: str) -> dict[str, Any]:
         recipe |= {"boundary": 0.9}
     return {
         "family": {"cogvideox-mask": "cogvideox_mask", "vace": "vace"}.get(family, "cogvideox" if cogvideox else "wan"),
-        "capabilities": ["text", "guides"] + ([] if family in _NO_MASK else ["motion_area", "keep_video"]),
+        "capabilities": _CAPABILITIES.get(family, ["text", "guides", "motion_area", "keep_video"]),
         "recipe": recipe,
         "native": {"size": list(TINY_SIZE_PX), "frames": TINY_FRAMES, "fps": TINY_FPS},
         "motion_score_range": [0.5, 4.0],
-        "max_text_tokens": {"wan": 24, "wan-clip": 512}.get(family, 16 if cogvideox else 24),
+        "max_text_tokens": 512 if family == "wan-clip" else 16 if cogvideox else 24,
         "snap": "exact",
     }
 
 
-_NO_MASK = ("cogvideox", "cogvideox-packed")
+_CAPABILITIES = {
+    "cogvideox": ["text", "guides"],
+    "cogvideox-packed": ["text", "guides"],
+    "cogvideox-mask": ["text", "guides", "motion_area"],
+}
 
 
 def tiny_tokenizer() -> Any:
@@ -168,6 +184,13 @@ def _wan_plain() -> Any:
     return _wan(vae=_wan_vae(8), transformer=_wan_transformer(8))
 
 
+def _wan_block() -> Any:
+    from anisora.models.block_vae import AutoencoderKLBlock
+
+    vae = AutoencoderKLBlock(z_dim=8, decoder_dims=(8, 8, 8)).eval()
+    return _wan(vae=vae, transformer=_wan_transformer(8))
+
+
 def _wan_clip() -> Any:
     transformer = _wan_transformer(16, image_dim=32, added_kv_proj_dim=24)
     return _wan(vae=_wan_vae(16), transformer=transformer, **_image_encoder())
@@ -249,6 +272,7 @@ def _cogvideox_packed() -> Any:
 
 _MAKERS: dict[str, Callable[[], Any]] = {
     "wan": _wan_plain,
+    "wan-block": _wan_block,
     "wan-clip": _wan_clip,
     "wan-experts": _wan_experts,
     "cogvideox": _cogvideox,
