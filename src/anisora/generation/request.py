@@ -7,8 +7,6 @@ the nearest that can.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from anisora.files import existing_file, sha256_file
 from anisora.generation import prompts, recipes
 from anisora.models.checkpoint import CheckpointInfo, Recipe
 from anisora.records import Request
+from anisora.store import content_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +117,7 @@ def hash_of(request: Request, inputs: dict[str, str], weights_sha256: str) -> st
         guide["image"] = inputs[guide["image"]]
     for lora in fields["lora"]:
         lora["path"] = inputs[lora["path"]]
-    return _sha256_of(fields)
-
-
-def _sha256_of(value: Any) -> str:
-    """sha256 of canonical JSON: keys sorted, no spaces, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content_hash(fields)
 
 
 def _check_capabilities(request: Request, info: CheckpointInfo) -> None:
@@ -227,7 +220,7 @@ def _content_sha256(path: str, what: str) -> str:
     """The hash of a file, or of a folder's files in the order of their names (a picture sequence)."""
     if os.path.isdir(path):
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
-        return _sha256_of({name: sha256_file(os.path.join(path, name)) for name in names})
+        return content_hash({name: sha256_file(os.path.join(path, name)) for name in names})
     return sha256_file(existing_file(path, BadRequest, what))
 
 
