@@ -11,11 +11,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from anisora import geometry, settings
-from anisora.errors import BadPosition, BadRequest
+from anisora.errors import BadImage, BadInput, BadMask, BadRequest, BadVideo
 from anisora.files import existing_file, sha256_file
 from anisora.generation import prompts, recipes
 from anisora.models.checkpoint import CheckpointInfo, Recipe
@@ -89,7 +88,7 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
         window=min(window, frames),
         snap=request.snap or info.snap,
     )
-    inputs = {str(path): _content_sha256(path, kind) for path, kind in _inputs(filled)}
+    inputs = {path: _content_sha256(path, what, error) for path, what, error in _inputs(filled)}
     return ResolvedRequest(
         request=filled,
         info=info,
@@ -189,39 +188,34 @@ def _aspect(request: Request) -> Fraction | None:
 
 
 def _guide_frames(request: Request, info: CheckpointInfo) -> tuple[int, ...]:
-    """The pixel frame of each guide. Raises BadPosition for one outside the shot or two on one frame."""
+    """The pixel frame of each guide. Raises BadPosition for one outside the shot or two in one place."""
     assert request.frames is not None
     assert request.fps is not None
     frames = [geometry.resolve_position(guide.frame, request.frames, request.fps) for guide in request.guides]
     if request.snap == "anisora":
         frames = [geometry.snap_to_eighth(frame, request.frames) for frame in frames]
-    for index, frame in enumerate(frames):
-        if (first := frames.index(frame)) != index:
-            names = [f"{Path(str(request.guides[i].image)).name}@{request.guides[i].frame}" for i in (first, index)]
-            raise BadPosition(
-                "two guides on one frame",
-                got=f"{names[0]} and {names[1]} on frame {frame}",
-                expected="one guide a frame",
-                hint=f"--guide IMG@{min(frame + info.strides.temporal, request.frames - 1)} for one of them",
-            )
+    if len(frames) > 1:
+        from anisora.conditioning.checks import check_apart
+
+        check_apart(frames, [guide.frame for guide in request.guides], info.strides, info.family)
     return tuple(frames)
 
 
-def _inputs(request: Request) -> Iterator[tuple[str, str]]:
-    """(path, what it is) of every file that a request uses."""
-    yield from ((str(guide.image), "the guide") for guide in request.guides)
-    for name in ("motion_mask", "video", "keep_mask"):
+def _inputs(request: Request) -> Iterator[tuple[str, str, type[BadInput]]]:
+    """(path, what it is, what is raised if it cannot be read) of every file that a request uses."""
+    yield from ((str(guide.image), "the guide", BadImage) for guide in request.guides)
+    for name, error in (("motion_mask", BadMask), ("video", BadVideo), ("keep_mask", BadMask)):
         if path := getattr(request, name):
-            yield path, f"the {name.replace('_', ' ')}"
-    yield from ((lora.path, "the low-rank weights") for lora in request.lora)
+            yield path, f"the {name.replace('_', ' ')}", error
+    yield from ((lora.path, "the low-rank weights", BadRequest) for lora in request.lora)
 
 
-def _content_sha256(path: str, what: str) -> str:
+def _content_sha256(path: str, what: str, error: type[BadInput]) -> str:
     """The hash of a file, or of a folder's files in the order of their names (a picture sequence)."""
     if os.path.isdir(path):
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
         return content_hash({name: sha256_file(os.path.join(path, name)) for name in names})
-    return sha256_file(existing_file(path, BadRequest, what))
+    return sha256_file(existing_file(path, error, what))
 
 
 def _text_notes(request: Request, recipe: Recipe, text: prompts.PromptText, info: CheckpointInfo) -> Iterator[str]:
