@@ -50,12 +50,13 @@ def check_num_frames(num_frames: int, stride: int = 4) -> None:
     """Raises BadSize, naming the nearest legal lengths, unless T = stride * n + 1 >= 1."""
     if num_frames >= 1 and (num_frames - 1) % stride == 0:
         return
-    below = max(1, (num_frames - 1) // stride * stride + 1)
+    below = (num_frames - 1) // stride * stride + 1
+    nearest = [below, below + stride] if below > 0 else [1]
     raise BadSize(
         "illegal number of frames",
         got=num_frames,
         expected=f"{stride}n+1",
-        hint=" or ".join(str(n) for n in sorted({below, below + stride})),
+        hint=" or ".join(map(str, nearest)),
     )
 
 
@@ -124,7 +125,8 @@ def resolve_position(at: int | str, num_frames: int, fps: Fraction | int) -> int
     """
     text = str(at)
     if match := _PERCENT.match(text):
-        frame = round_half_up(Fraction(match[1]) / 100 * (num_frames - 1))
+        share = Fraction(match[1]) / 100
+        frame = round_half_up(share * (num_frames - 1)) if share <= 1 else num_frames  # 100.1% is not the last frame
     elif match := _SECONDS.match(text):
         frame = round_half_up(Fraction(match[1]) * Fraction(fps))
     elif _INDEX.match(text) and not isinstance(at, bool):
@@ -149,7 +151,8 @@ def resolve_position(at: int | str, num_frames: int, fps: Fraction | int) -> int
 def snap_to_eighth(frame: int, num_frames: int) -> int:
     """The multiple of 8 nearest to `frame` that lies in the shot, for checkpoints trained on such positions.
 
-    Ties go up. The public code rounds `int((T-1) * p) / 8` instead, which lands past the end for half of all lengths.
+    Ties go up. The public code takes `round(int((T - 1) * p) / 8) * 8` instead: of the 32 lengths 5, 9, ... 129 it
+    misses the last frame for the 16 that are not 8k + 1, and for 8 of those it lands past the end.
     """
     return min(range(0, num_frames, 8), key=lambda legal: (abs(legal - frame), -legal))
 

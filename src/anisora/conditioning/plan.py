@@ -24,18 +24,14 @@ import torch
 from torch import Tensor
 
 from anisora import geometry
-from anisora.conditioning import inputs, mask
-from anisora.errors import BadMask, BadPosition, BadRequest
+from anisora.conditioning import checks, inputs, mask
 from anisora.geometry import Strides
+from anisora.media.frames import Fit
 from anisora.records import Guide
 
 if TYPE_CHECKING:
     import PIL.Image
 
-#: families whose guides are encoded one by one, so that a latent frame can hold one only
-SLOT_FAMILIES = ("cogvideox", "cogvideox_mask")
-FAMILIES = ("wan", "vace", *SLOT_FAMILIES)
-SNAPS = ("exact", "anisora")
 DEFAULT_STRIDES = Strides()
 
 
@@ -43,8 +39,8 @@ DEFAULT_STRIDES = Strides()
 class Landing:
     """Where a guide landed: pixel frame, latent frame and channel within it (None where a family has slots only).
 
-    `static_difference_levels` is how far the guide is from the still area outside the motion area on average, in
-    8-bit levels: None without such an area or for the guide that the still area shows.
+    `static_difference_levels` says how far the guide's own picture is from what the shot shows at its frame outside the
+    motion area, on average in 8-bit levels: 0 for a guide that agrees with the earliest, None without such an area.
     """
 
     asked: int | str
@@ -121,17 +117,18 @@ def plan(
     fps: Fraction | int = 16,
     strides: Strides = DEFAULT_STRIDES,
     family: str = "wan",
-    fit: str = "cover",
+    fit: Fit = "cover",
     snap: str = "exact",
     feather_px: int | None = None,
 ) -> ConditionPlan:
     """The checked plan of a shot of `num_frames` at `size_px` = (width, height).
 
     A guide's `image` is a path, a PIL picture or uint8 [H, W, 3]; `motion_mask` (1 = may move) and `keep_mask`
-    (1 = given) are a path, a PIL picture, [H, W] or [T, H, W], bool, uint8 or float in [0, 1]; `video` is uint8
-    [T, H, W, 3]. `fit` says how pictures and masks of another aspect come to the shot's: "cover" scales and crops the
-    centre, "contain" scales and letterboxes, the bars being part of the picture. `snap="anisora"` moves guides to
-    multiples of 8, for checkpoints trained so. `feather_px` defaults to a 64th of the shorter side.
+    (1 = given) are a path, a PIL picture, [H, W] or [T, H, W], bool, uint8 or float in [0, 1]; `video` is a path or
+    uint8 [T, H, W, 3]. `fit` says how pictures and masks of another aspect come to the shot's: "cover" scales and crops
+    the centre, "contain" scales and letterboxes, the black bars being part of the picture: given with it, and never in
+    the motion area. `snap="anisora"` moves guides to multiples of 8, for checkpoints trained so. `feather_px` is how
+    far the composite's blend reaches into the area, a 64th of the shorter side unless said.
 
     Raises BadSize for an illegal size or length; BadPosition for a guide outside the shot, two guides on one frame,
     and for CogVideoX two guides in one latent frame; BadMask for a mask of another aspect or length or that selects
@@ -139,36 +136,37 @@ def plan(
     """
     geometry.check_num_frames(num_frames, strides.temporal)
     geometry.check_size(size_px, strides.size_multiple_px)
-    _check_combination(guides, motion_mask, video, keep_mask, family, snap, fit)
+    checks.check_combination(guides, motion_mask, video, keep_mask, family)
+    checks.check_choices(family=family, snap=snap, fit=fit)
 
     frames = [_frame_of(guide, num_frames, fps, snap) for guide in guides]
-    _check_apart(guides, frames, strides, family)
 
     video_TCHW = torch.zeros(num_frames, 3, size_px[1], size_px[0])
     motion_T1HW = keep_T1HW = None
     if video is not None:
-        video_THWC = inputs.read_video(video, num_frames)
+        video_THWC = inputs.read_frames(video, num_frames)
         keep_THW = inputs.read_mask(keep_mask, num_frames, "keep mask")
-        inputs.check_same_aspect(keep_THW, video_THWC.shape[2:0:-1], "keep mask", "the video")
-        video_TCHW = inputs.to_float_TCHW(inputs.fitted(video_THWC, size_px, fit))
-        keep_T1HW = _mask_T1HW(keep_THW, num_frames, size_px, fit)
-        _check_keeps_some(keep_T1HW)
+        inputs.check_same_aspect(keep_THW, video_THWC, "keep mask", "the video")
+        video_TCHW = inputs.picture_TCHW(video_THWC, size_px, fit)
+        keep_T1HW = inputs.mask_T1HW(keep_THW, size_px, fit, bars=1.0)
+        checks.check_keeps_some(keep_T1HW)
 
-    pictures_HWC = [inputs.read_picture(guide.image) for guide in guides]
-    for frame, picture_HWC in zip(frames, pictures_HWC, strict=True):
-        video_TCHW[frame] = inputs.to_float_TCHW(inputs.fitted(picture_HWC[None], size_px, fit))[0]
+    pictures_THWC = [inputs.read_picture(guide.image)[None] for guide in guides]
+    for frame, picture_THWC in zip(frames, pictures_THWC, strict=True):
+        video_TCHW[frame] = inputs.picture_TCHW(picture_THWC, size_px, fit)[0]
 
     if motion_mask is not None:
         motion_THW = inputs.read_mask(motion_mask, num_frames, "motion mask")
-        earliest_HWC = pictures_HWC[frames.index(min(frames))]
-        inputs.check_same_aspect(motion_THW, earliest_HWC.shape[1::-1], "motion mask", "the earliest guide")
-        motion_T1HW = _mask_T1HW(motion_THW, num_frames, size_px, fit)
-        _check_moves_some(motion_T1HW)
+        earliest_THWC = pictures_THWC[frames.index(min(frames))]
+        inputs.check_same_aspect(motion_THW, earliest_THWC, "motion mask", "the earliest guide")
+        motion_T1HW = inputs.mask_T1HW(motion_THW, size_px, fit, bars=0.0)
+        checks.check_moves_some(motion_T1HW)
 
     made = plan_from_tensors(
         video_TCHW,
         keep_T1HW,
         guide_frames=frames,
+        asked=[guide.frame for guide in guides],
         motion_T1HW=motion_T1HW,
         strengths=[guide.strength for guide in guides],
         strides=strides,
@@ -176,8 +174,7 @@ def plan(
         snap=snap,
         feather_px=feather_px,
     )
-    landings = tuple(replace(at, asked=guide.frame) for at, guide in zip(made.landings, guides, strict=True))
-    return replace(made, landings=landings, guides=tuple(guides))
+    return replace(made, guides=tuple(guides))
 
 
 def plan_from_tensors(
@@ -185,6 +182,7 @@ def plan_from_tensors(
     keep_T1HW: Tensor | None = None,
     *,
     guide_frames: Sequence[int] = (),
+    asked: Sequence[int | str] | None = None,
     motion_T1HW: Tensor | None = None,
     strengths: Sequence[float] | None = None,
     strides: Strides = DEFAULT_STRIDES,
@@ -198,133 +196,67 @@ def plan_from_tensors(
     picture; all else of it is used only where `keep_T1HW` keeps it. Either a keep mask or a motion area, float or bool,
     [T or 1, 1, H, W]. The plan lies on the video's device. Nothing is checked here but what would go unnoticed.
     """
-    num_frames, frames = video_TCHW.shape[0], list(guide_frames)
+    if keep_T1HW is not None and motion_T1HW is not None:
+        raise ValueError("a keep mask and a motion area both say what may change: give one")
+    frames = list(guide_frames)
+    asked = frames if asked is None else asked
     strengths = [1.0] * len(frames) if strengths is None else strengths
-    strength_T = video_TCHW.new_ones(num_frames)
-    strength_T[frames] = video_TCHW.new_tensor(strengths)
+    checks.check_apart(frames, asked, strides, family)
 
-    still_TCHW: Tensor | None = None
-    differences: list[float | None] = [None] * len(frames)
-    given_T1HW, shown_TCHW = torch.zeros_like(video_TCHW[:, :1]), video_TCHW
+    still_TCHW = _still_TCHW(video_TCHW, frames, keep_T1HW, motion_T1HW)
     if keep_T1HW is not None:
-        motion_T1HW, still_TCHW = 1 - keep_T1HW.float(), video_TCHW
-    elif motion_T1HW is not None:
-        still_TCHW = video_TCHW[min(frames)].expand_as(video_TCHW)
-    if motion_T1HW is not None and still_TCHW is not None:
-        motion_T1HW = motion_T1HW.float().expand(num_frames, -1, -1, -1)
+        motion_T1HW = 1 - keep_T1HW.float()
+    if motion_T1HW is None or still_TCHW is None:
+        static_T1HW = torch.zeros_like(video_TCHW[:, :1], dtype=torch.bool)
+        shown_TCHW = video_TCHW
+    else:
+        motion_T1HW = motion_T1HW.float().expand(len(video_TCHW), -1, -1, -1)
         static_T1HW = ~mask.area_of(motion_T1HW)
-        given_T1HW, shown_TCHW = static_T1HW.float(), torch.where(static_T1HW, still_TCHW, video_TCHW)
-        if keep_T1HW is None:
-            differences = [_levels_apart(video_TCHW[p], still_TCHW[p], static_T1HW[p]) for p in frames]
-    given_T1HW[frames] = 1
+        shown_TCHW = torch.where(static_T1HW, still_TCHW, video_TCHW)
+    given_T1HW = static_T1HW.clone()
+    given_T1HW[frames] = True
 
+    strength_T = video_TCHW.new_ones(len(video_TCHW))
+    strength_T[frames] = video_TCHW.new_tensor(strengths)
     return ConditionPlan(
-        # not shown * given: that makes -0 of negative pixels
-        video_TCHW=torch.where(given_T1HW > 0, shown_TCHW, 0.0),
-        keep_T1HW=given_T1HW,
+        video_TCHW=torch.where(given_T1HW, shown_TCHW, 0.0),  # a product would leave -0 for negative pixels
+        keep_T1HW=given_T1HW.float(),
         strength_T=strength_T,
         motion_T1HW=motion_T1HW,
         still_TCHW=still_TCHW,
+        # beside a kept video lies what it is to be rid of: no feather may bring that back
         feather_px=_feather_px(video_TCHW, feather_px) if keep_T1HW is None else 0,
         reference_frame=_reference_frame(frames, given_T1HW, snap),
         landings=tuple(
             Landing(
-                asked=frame,
+                asked=asked[index],
                 frame=frame,
                 slot=slot,
                 channel=None if family == "cogvideox" else channel,
-                strength=strength,
-                static_difference_levels=None if frame == min(frames) else difference,
+                strength=strengths[index],
+                static_difference_levels=_levels_apart(video_TCHW[frame], shown_TCHW[frame], static_T1HW[frame]),
             )
-            for (frame, slot, channel), strength, difference in zip(
-                geometry.landings(frames, strides.temporal), strengths, differences, strict=True
-            )
+            for index, (frame, slot, channel) in enumerate(geometry.landings(frames, strides.temporal))
         ),
         strides=strides,
         snap=snap,
     )
 
 
+def _still_TCHW(
+    video_TCHW: Tensor, frames: Sequence[int], keep_T1HW: Tensor | None, motion_T1HW: Tensor | None
+) -> Tensor | None:
+    """What stays where nothing may change: the kept video itself, or the earliest guide in every frame."""
+    if keep_T1HW is not None:
+        return video_TCHW
+    if motion_T1HW is not None:
+        return video_TCHW[min(frames)].expand_as(video_TCHW)
+    return None
+
+
 def _frame_of(guide: Guide, num_frames: int, fps: Fraction | int, snap: str) -> int:
     frame = geometry.resolve_position(guide.frame, num_frames, fps)
     return geometry.snap_to_eighth(frame, num_frames) if snap == "anisora" else frame
-
-
-def _check_combination(
-    guides: Sequence[Guide], motion_mask: Any, video: Any, keep_mask: Any, family: str, snap: str, fit: str
-) -> None:
-    for what, got, known in (("model family", family, FAMILIES), ("snap", snap, SNAPS), ("fit", fit, inputs.FITS)):
-        if got not in known:
-            raise BadRequest(f"unknown {what}", got=got, expected=", ".join(known))
-    if (video is None) != (keep_mask is None):
-        missing = "a keep mask" if keep_mask is None else "a video"
-        raise BadRequest("a video and its keep mask come together", got=f"no {missing[2:]}", expected=missing)
-    if motion_mask is not None and video is not None:
-        raise BadRequest(
-            "a motion mask and a keep mask both say what may change",
-            got="both",
-            expected="one of them",
-            hint="draw the motion area into the keep mask (black = may change)",
-        )
-    if motion_mask is not None and not guides:
-        raise BadRequest(
-            "a motion mask without a guide", got="no guide", expected="the picture that stays outside the area"
-        )
-    if video is not None and family in SLOT_FAMILIES:
-        raise BadRequest(
-            "this model family cannot keep parts of a video", got=family, expected="wan or vace", hint="guides instead"
-        )
-
-
-def _check_apart(guides: Sequence[Guide], frames: Sequence[int], strides: Strides, family: str) -> None:
-    """Raises BadPosition, naming both, for two guides on one frame or, where guides fill slots, in one slot."""
-    taken: dict[int, int] = {}
-    for index, frame in enumerate(frames):
-        place = geometry.slot(frame, strides.temporal) if family in SLOT_FAMILIES else frame
-        if place not in taken:
-            taken[place] = index
-            continue
-        first = taken[place]
-        both = " and ".join(f"guide {i + 1} at {guides[i].frame} (frame {frames[i]})" for i in (first, index))
-        if frames[first] == frame:
-            raise BadPosition(
-                "two guides on one frame", got=both, expected="one guide a frame", hint="another position"
-            )
-        together = geometry.slot_frames(place, strides.temporal)
-        raise BadPosition(
-            f"two guides in one latent frame, which {family} cannot tell apart",
-            got=both,
-            expected=f"one guide among frames {together[0]} to {together[-1]}",
-            hint=f"a frame before {together[0]} or after {together[-1]}",
-        )
-
-
-def _mask_T1HW(mask_THW: Any, num_frames: int, size_px: tuple[int, int], fit: str) -> Tensor:
-    fitted_THWC = inputs.fitted(mask_THW[..., None], size_px, fit)
-    mask_T1HW = torch.from_numpy(fitted_THWC).permute(0, 3, 1, 2).clamp(0, 1)
-    return mask_T1HW.expand(num_frames, -1, -1, -1)
-
-
-def _check_moves_some(motion_T1HW: Tensor) -> None:
-    if not mask.area_of(motion_T1HW).any():
-        raise BadMask(
-            "an empty motion mask: nothing may move",
-            got=f"at most {float(motion_T1HW.max()):.2f}",
-            expected=f"{mask.AREA_THRESHOLD} or more somewhere (white = may move)",
-            hint="inverting it, or no motion mask",
-        )
-
-
-def _check_keeps_some(keep_T1HW: Tensor) -> None:
-    given = ~mask.area_of(1 - keep_T1HW)
-    if given.any() and not given.all():
-        return
-    raise BadMask(
-        "a keep mask that keeps " + ("everything" if given.any() else "nothing"),
-        got="white" if given.any() else "black",
-        expected="white where the video stays, black where it is made anew",
-        hint="inverting it, or leaving the video out" if not given.any() else "painting the part to change black",
-    )
 
 
 def _levels_apart(picture_3HW: Tensor, still_3HW: Tensor, static_1HW: Tensor) -> float | None:
@@ -338,7 +270,7 @@ def _reference_frame(frames: Sequence[int], given_T1HW: Tensor, snap: str) -> in
     """The earliest guide (anisora: the first listed); without guides the frame of which most is kept, if any is."""
     if frames:
         return frames[0] if snap == "anisora" else min(frames)
-    share_T = given_T1HW.flatten(1).mean(1).tolist()
+    share_T = given_T1HW.float().flatten(1).mean(1).tolist()
     return share_T.index(max(share_T)) if max(share_T) > 0 else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anisora import geometry
 from anisora.geometry import Strides
 
 
@@ -51,8 +52,20 @@ class Codec:
     @torch.no_grad()
     def decode(self, latent_BCFYX: Tensor) -> Tensor:
         """The video [B, 3, T, H, W] of normalised latents, about [-1, 1], in the VAE's dtype."""
+        num_frames = geometry.pixel_frames(latent_BCFYX.shape[2], self.strides.temporal)
         latent_BCFYX = self.denormalise(latent_BCFYX.to(self.vae.device, torch.float32))
-        return self.vae.decode(latent_BCFYX.to(self.vae.dtype), return_dict=False)[0]
+        if self.needs_odd_frames and latent_BCFYX.shape[2] % 2 == 0:
+            latent_BCFYX = torch.cat([latent_BCFYX, latent_BCFYX[:, :, -1:]], dim=2)
+        return self.vae.decode(latent_BCFYX.to(self.vae.dtype), return_dict=False)[0][:, :, :num_frames]
+
+    @property
+    def needs_odd_frames(self) -> bool:
+        """Whether the VAE makes 4F - 3 pixel frames of F latent frames for odd F only, as AutoencoderKLCogVideoX does.
+
+        It decodes in pairs and takes a first frame apart only when one is left over; of an even F it makes 4F frames.
+        `decode` therefore adds a latent frame at the end and cuts its pixel frames off.
+        """
+        return "temporal_compression_ratio" in self.vae.config
 
     def normalise(self, latent_BCFYX: Tensor) -> Tensor:
         """Raw VAE latents to the scale that the transformer sees: (z - mean) / std, or z times the scaling factor."""
