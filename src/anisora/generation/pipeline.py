@@ -189,7 +189,7 @@ class AniSoraVACEPipeline(ShotMixin, WanVACEPipeline):
         latent_BCFYX = self._shot.encode().latent_BCFYX
         references = [picture_CHW for pictures in reference_images or [] for picture_CHW in pictures]
         for picture_CHW in references:
-            reference_BCFYX = self._shot.codec.encode_condition_BCTHW(picture_CHW[None, :, None])
+            reference_BCFYX = self._shot.codec.encode_condition(picture_CHW[None, :, None])
             reference_BCFYX = torch.cat([reference_BCFYX, torch.zeros_like(reference_BCFYX)], dim=1)
             latent_BCFYX = torch.cat([reference_BCFYX, latent_BCFYX], dim=2)
         self._shot.num_references = len(references)

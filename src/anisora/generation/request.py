@@ -72,7 +72,7 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
     if recipe.guidance <= 1 and request.negative_prompt is None:
         text = replace(text, negative="")  # one forward a step: nothing reads it
     window = request.window or min(frames, _legal_window(info))
-    geometry.check_num_frames(window, info.strides.temporal)
+    geometry.check_num_frames(window, info.frame_multiple)
     filled = replace(
         request,
         negative_prompt=text.negative,
@@ -144,7 +144,7 @@ def _fps(request: Request, info: CheckpointInfo) -> Fraction:
 
 def _frames(request: Request, info: CheckpointInfo, fps: Fraction) -> int:
     """The number of frames asked for, else as many of the video's as are legal, else the checkpoint's. Raises BadSize."""
-    stride = info.strides.temporal
+    stride = info.frame_multiple
     if request.frames is not None:
         geometry.check_num_frames(request.frames, stride)
         return request.frames
@@ -158,7 +158,7 @@ def _frames(request: Request, info: CheckpointInfo, fps: Fraction) -> int:
 
 
 def _legal_window(info: CheckpointInfo) -> int:
-    geometry.check_num_frames(info.native.frames, info.strides.temporal)
+    geometry.check_num_frames(info.native.frames, info.frame_multiple)
     return info.native.frames
 
 

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def generate_shot(
     request, info = resolved.request, resolved.info
     out = _checked_out(request.out)
     material, notes = _material(resolved)
-    unit = 8 if request.snap == "anisora" else info.strides.temporal
+    unit = lcm(info.frame_multiple, 8 if request.snap == "anisora" else 1)
     assert request.window
     pieces = long_video.windows(material.num_frames, request.window, unit)
     if len(pieces) > 1 and "guides" not in info.capabilities:
@@ -169,7 +170,7 @@ def generate_shot(
         _window_maker(resolved, pipeline, progress, len(pieces)),
         window=request.window,
         unit=unit,
-        step=unit if request.snap == "anisora" or info.family.startswith("cogvideox") else 1,
+        step=_guide_step(resolved),
     )
     progress("write", 0, 1)
     begin = time.perf_counter()
@@ -198,6 +199,13 @@ def generate_shot(
     files.write_atomic(json_path(out), text.encode())
     progress("write", 1, 1)
     return generation
+
+
+def _guide_step(resolved: ResolvedRequest) -> int:
+    """How far apart guides must be so that each has its own place: 1 where every frame is one."""
+    if resolved.request.snap == "anisora":
+        return 8
+    return resolved.info.strides.temporal if resolved.info.family in ("cogvideox", "cogvideox_mask") else 1
 
 
 def _window_maker(
@@ -384,13 +392,13 @@ def _checked_out(out: str | None) -> Path:
 def finished(resolved: ResolvedRequest) -> Generation | None:
     """What an earlier run made for this very request, if its video and its JSON are both there and whole."""
     from anisora.media.metadata import read_metadata
-    from anisora.media.reader import probe
+    from anisora.media.reader import iter_frames
 
     out = Path(resolved.request.out or "")
     try:
         made = settings.read(Generation, json.loads(json_path(out).read_text(encoding="utf-8")))
         embedded = read_metadata(out).get("anisora", {})
-        is_whole = probe(out).num_frames == made.frames
+        is_whole = sum(1 for _ in iter_frames(out)) == made.frames  # decoded: a cut file keeps its index
     except (OSError, ValueError, AnisoraError):
         return None
     hashes = {made.request_hash, embedded.get("request_hash")}

@@ -239,6 +239,7 @@ class ShotMixin:
         num_tokens = self._num_text_tokens(prompt, prompt_embeds, max_sequence_length)
         size_px = self._size_px(width, height, guides, video)
         num_frames = info.native.frames if num_frames is None else num_frames
+        geometry.check_num_frames(num_frames, info.frame_multiple)
         warnings = _warnings(info, motion_mask, video, composite)
         with _memory(size_px, num_frames, self.device):  # type: ignore[attr-defined]
             made = plan(
@@ -304,7 +305,7 @@ class ShotMixin:
     def _decode(self, latents: torch.Tensor, composite: bool, output_type: str) -> Any:
         """Latents to frames: VAE, guide-aware decoder where there is one, what may not change put back."""
         shot, made = self._shot, self._shot.plan
-        video_BCTHW = shot.codec.decode_BCFYX(self._finished_latents(latents))
+        video_BCTHW = shot.codec.decode(self._finished_latents(latents))
         if self.guide_decoder is not None:
             video_BCTHW = self._refined(video_BCTHW, made)
         if composite:

@@ -58,8 +58,8 @@ class CheckpointInfo:
 
     `capabilities` is a subset of text, guides, motion_area, keep_video; `motion_score_range` is what the prompt field
     takes, None where the checkpoint was not trained with it; `max_text_tokens` is the length prompts are padded to;
-    `negative_prompt` is its default, None for the family's;
-    `snap` is how guides are placed by default ("exact", or "anisora": multiples of 8).
+    `negative_prompt` is its default, None for the family's; `snap` is how guides are placed by default ("exact", or
+    "anisora": multiples of 8); lengths are `frame_multiple * n + 1` frames.
     """
 
     name: str
@@ -73,6 +73,7 @@ class CheckpointInfo:
     negative_prompt: str | None = None
     snap: str = "exact"
     strides: Strides = field(default_factory=Strides)
+    frame_multiple: int = 4
     image_branch: bool = False
     experts: int = 1
 
@@ -173,6 +174,7 @@ def _has(index: dict[str, Any], name: str) -> bool:
 def _infer_wan(family: str, index: dict, transformer: dict, vae: dict, scheduler: dict) -> dict[str, Any]:
     patch = transformer.get("patch_size", (1, 2, 2))
     experts = 2 if _has(index, "transformer_2") else 1
+    temporal = vae.get("scale_factor_temporal", 4)
     return {
         "family": family,
         "capabilities": CAPABILITIES,
@@ -185,11 +187,12 @@ def _infer_wan(family: str, index: dict, transformer: dict, vae: dict, scheduler
         "native": Native(),
         "max_text_tokens": 512,
         "strides": Strides(
-            temporal=vae.get("scale_factor_temporal", 4),
+            temporal=temporal,
             spatial=vae.get("scale_factor_spatial", 8),
             patch_temporal=patch[0],
             patch_spatial=patch[1],
         ),
+        "frame_multiple": temporal,
         "image_branch": transformer.get("image_dim") is not None,
         "experts": experts,
     }
@@ -197,6 +200,7 @@ def _infer_wan(family: str, index: dict, transformer: dict, vae: dict, scheduler
 
 def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, Any]:
     spatial = 2 ** (len(vae.get("block_out_channels", (0, 0, 0, 0))) - 1)
+    temporal = int(vae.get("temporal_compression_ratio", 4))
     packed = transformer.get("patch_size_t") is not None
     size = (transformer.get("sample_width", 90) * spatial, transformer.get("sample_height", 60) * spatial)
     return {
@@ -207,11 +211,13 @@ def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, An
         "native": Native(size=(1360, 768), frames=81, fps=16) if packed else Native(size=size, frames=49, fps=8),
         "max_text_tokens": transformer.get("max_text_seq_length", 226),
         "strides": Strides(
-            temporal=int(vae.get("temporal_compression_ratio", 4)),
+            temporal=temporal,
             spatial=spatial,
             patch_temporal=transformer.get("patch_size_t") or 1,
             patch_spatial=transformer.get("patch_size", 2),
         ),
+        # Its VAE decodes latent frames two by two after the first: from an even number it makes 3 frames too many.
+        "frame_multiple": 2 * temporal,
     }
 
 

@@ -72,14 +72,15 @@ class Codec:
         if (statistics := self._statistics(latent_BCFYX)) is None:
             return latent_BCFYX * self.vae.config.scaling_factor
         mean, std = statistics
-        return (latent_BCFYX - mean) / std
+        # In stock's order of operations, so that its pipelines and ours agree to the last bit.
+        return (latent_BCFYX - mean) * (1 / std)
 
     def denormalise(self, latent_BCFYX: Tensor) -> Tensor:
         """The inverse of `normalise`."""
         if (statistics := self._statistics(latent_BCFYX)) is None:
             return latent_BCFYX / self.vae.config.scaling_factor
         mean, std = statistics
-        return latent_BCFYX * std + mean
+        return latent_BCFYX / (1 / std) + mean
 
     def _posterior_BCFYX(self, video_BCTHW: Tensor, generator: torch.Generator | None) -> Tensor:
         posterior = self.vae.encode(video_BCTHW.to(self.vae.device, self.vae.dtype)).latent_dist

@@ -30,10 +30,25 @@ def load_parts(folder: Path, dtype: Any = None) -> dict[str, Any]:
 
 
 def save_parts(folder: Path, parts: dict[str, Any], info: CheckpointInfo, stock_class: str) -> None:
-    """Writes the parts and anisora.json into a folder that diffusers saved, and names the stock class in its index."""
-    folder = Path(folder)
+    """Writes the parts and anisora.json into a folder that diffusers saved, and mends its model_index.json."""
     for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    index = read_json(folder / "model_index.json") | {"_class_name": stock_class}
-    for path, content in ((folder / "model_index.json", index), (folder / INFO_FILE, info_json(info))):
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        part.save_pretrained(Path(folder) / name)
+    mend_index(folder, stock_class)
+    _write_json(Path(folder) / INFO_FILE, info_json(info))
+
+
+def mend_index(folder: Path, stock_class: str) -> None:
+    """Lets model_index.json name the stock pipeline, and classes of our own by the package instead of their module.
+
+    diffusers writes the class that saved, which `DiffusionPipeline.from_pretrained` would not find, and ties a foreign
+    class to the file it lives in today.
+    """
+    index = read_json(Path(folder) / "model_index.json") | {"_class_name": stock_class}
+    for name, entry in index.items():
+        if isinstance(entry, list) and str(entry[0]).startswith("anisora."):
+            index[name] = ["anisora", entry[1]]
+    _write_json(Path(folder) / "model_index.json", index)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anisora.errors import BadRequest
+from anisora.models.parts import mend_index
 
 #: what the maker writes, and the public checkpoint each one is laid out like
 TINY_FAMILIES: dict[str, str] = {
@@ -49,6 +50,7 @@ def write_tiny_checkpoint(
         pipeline = _MAKERS[family]()
         folder = Path(folder)
         pipeline.save_pretrained(folder, max_shard_size=max_shard_size)
+        mend_index(folder, type(pipeline).__name__)
         for name, part in _own_parts(family, pipeline).items():
             part.save_pretrained(folder / name)
     if info:
