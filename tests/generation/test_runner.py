@@ -95,12 +95,13 @@ def test_same_seed_same_shot_other_seed_another(request_: Request, session: Sess
 
 
 def test_a_shot_is_made_again_from_itself(request_: Request, session: Session, tmp_path: Path):
-    first = made(request_, session)
-    (again,) = load_requests(first.out)
+    mp4 = made(request_, session)
+    pictures = made(replace(request_, out=str(tmp_path / "pictures")), session)
+    (again,) = load_requests(mp4.out)
     assert again.out is None
-    second = made(replace(again, out=str(tmp_path / "again.mp4")), session)
-    assert second.request_hash == first.request_hash
-    assert np.array_equal(read_video(first.out).frames_THWC, read_video(second.out).frames_THWC)
+    second = made(replace(again, out=str(tmp_path / "again")), session)
+    assert second.request_hash == mp4.request_hash
+    assert np.array_equal(read_video(pictures.out).frames_THWC, read_video(second.out).frames_THWC)
 
 
 def test_a_shot_whose_pictures_changed_is_not_made_again(request_: Request, session: Session, pictures: list[str]):

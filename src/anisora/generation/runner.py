@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +155,7 @@ def generate_shot(
     request, info = resolved.request, resolved.info
     out = _checked_out(request.out)
     material, notes = _material(resolved)
-    unit = lcm(info.frame_multiple, 8 if request.snap == "anisora" else 1)
+    unit = 8 if request.snap == "anisora" else info.strides.temporal
     assert request.window
     pieces = long_video.windows(material.num_frames, request.window, unit)
     if len(pieces) > 1 and "guides" not in info.capabilities:
