@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from anisora.generation import planner
 from anisora.geometry import Strides
+from anisora.models import catalog
 
 SMALL_WAN = dict(
     num_attention_heads=2, attention_head_dim=12, num_layers=2, ffn_dim=32, in_channels=20, out_channels=8,
@@ -81,8 +85,8 @@ def test_operations_and_parameters_equal_torchs_count(kind: str, config: dict):
 @pytest.mark.parametrize("name", sorted(planner.PUBLIC))
 def test_published_sizes(name: str):
     """The 14 B class on the meta device has the parameters that the formula gives."""
-    config, experts, _ = planner.PUBLIC[name]
-    network = planner.network_of(config, num_experts=experts)
+    config, _, _ = planner.PUBLIC[name]
+    network = planner.network_of(config)
     if network.kind == "cogvideox":
         config = dict(config, attention_bias=True, use_rotary_positional_embeddings=True)
     small_enough = dict(config, num_layers=2)
@@ -117,3 +121,21 @@ def test_larger_shots_never_cost_less():
     assert [c.flops for c in costs] == sorted(c.flops for c in costs)
     assert costs[0].fits(10**12) == ("bfloat16", "resident")
     assert costs[0].fits(0) is None
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "models" / "public_configs").glob("*.json")), ids=lambda p: p.stem
+)
+def test_the_table_of_public_networks_agrees_with_their_configs(path: Path):
+    published = json.loads(path.read_text())
+    config, experts, _ = planner.PUBLIC[path.stem]
+    assert planner.network_of(config) == planner.network_of(published["transformer"])
+    assert experts == (2 if "transformer_2" in published["model_index"] else 1)
+
+
+@pytest.mark.parametrize("name", sorted(planner.PUBLIC))
+def test_every_public_model_has_a_cost(name: str):
+    cost = planner.cost_of_public(name, catalog.KNOWN[name].defaults)
+    assert cost.flops > 0
+    assert cost.needs_bytes["bfloat16", "blocks"] < cost.needs_bytes["bfloat16", "parts"]
+    assert cost.needs_bytes["bfloat16", "parts"] < cost.needs_bytes["bfloat16", "resident"]

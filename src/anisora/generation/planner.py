@@ -13,9 +13,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from anisora.geometry import Strides, latent_frames, round_half_up
+from anisora.geometry import Strides, latent_frames
 
-BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
+BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
 #: memory sizes of common cards, in GB; what `anisora doctor` and the docs tabulate
 PRESETS_GB = (8, 12, 16, 24, 48, 80)
 
@@ -39,14 +39,13 @@ class Network:
     image_tokens: int = 0
     control_layers: int = 0
     control_channels: int = 0
-    num_experts: int = 1
 
     @property
     def patch_values(self) -> int:
         return prod(self.patch)
 
 
-def network_of(config: Mapping[str, Any], *, num_experts: int = 1, text_tokens: int = 512) -> Network:
+def network_of(config: Mapping[str, Any], *, text_tokens: int = 512) -> Network:
     """The network that a transformer's config.json describes (WanTransformer3DModel, its VACE form, CogVideoX)."""
     width = config["num_attention_heads"] * config["attention_head_dim"]
     if "time_embed_dim" in config or "CogVideoX" in str(config.get("_class_name")):
@@ -82,7 +81,6 @@ def network_of(config: Mapping[str, Any], *, num_experts: int = 1, text_tokens: 
         image_tokens=257 if has_images else 0,
         control_layers=len(control),
         control_channels=config.get("vace_in_channels", 96) if control else 0,
-        num_experts=num_experts,
     )
 
 
@@ -213,7 +211,7 @@ def estimate(
     """The cost of a shot: `params` has the parameters of each component, transformer experts included."""
     tokens = num_tokens(network, strides, size_px, num_frames)
     forwards = steps * (1 if guidance <= 1 else 2)
-    weights = {dtype: round_half_up(int(sum(params.values()) * size)) for dtype, size in BYTES.items()}
+    weights = {dtype: sum(_part_bytes(params, dtype).values()) for dtype in BYTES}
     return Cost(
         size=size_px,
         frames=num_frames,
@@ -240,14 +238,23 @@ def _needs(
     strides: Strides,
 ) -> int:
     """Weights on the device and the larger of denoising's and decoding's activations."""
-    weight, compute = BYTES[dtype], max(2, BYTES[dtype])
-    blocks = 2 * num_params(network) // max(1, network.num_layers)
-    held = {"resident": sum(params.values()), "parts": max(params.values()), "blocks": blocks}[how]
+    compute = max(2, BYTES[dtype])
+    parts = _part_bytes(params, dtype)
+    blocks = 2 * num_params(network) * BYTES[dtype] // network.num_layers
+    held = {"resident": sum(parts.values()), "parts": max(parts.values()), "blocks": blocks}[how]
     # alive in a block at once: the stream, its fp32 norm, q k v, attention out, the feed-forward's inside
     denoise = tokens * (compute * (6 * network.width + network.ffn_width) + 4 * 2 * network.width)
     # a causal VAE decodes one latent frame (`temporal` pixel frames) at a time, about 6 maps of 96 channels in fp32
     decode = size_px[0] * size_px[1] * strides.temporal * 96 * 6 * 4
-    return int(held * weight + max(denoise, decode))
+    return held + max(denoise, decode)
+
+
+def _part_bytes(params: Mapping[str, int], dtype: str) -> dict[str, int]:
+    """Bytes of each component; float8 is for the denoising networks, the others then are bfloat16."""
+    return {
+        name: count * (BYTES[dtype] if name.startswith("transformer") else max(BYTES[dtype], 2))
+        for name, count in params.items()
+    }
 
 
 def cost_of(info: Any, **shot: Any) -> Cost:
@@ -259,21 +266,33 @@ def cost_of(info: Any, **shot: Any) -> Cost:
 
     network = network_of(
         read_json(Path(info.path) / "transformer" / "config.json"),
-        num_experts=info.experts,
         text_tokens=info.max_text_tokens,
     )
     return estimate(network, _params_here(Path(info.path)), info.strides, **{**_native(info), **shot})
 
 
-def cost_of_public(name: str, native: Mapping[str, Any], recipe: Mapping[str, Any], strides: Strides) -> Cost:
-    """The cost of a native shot on a public checkpoint that is not here (a key of `PUBLIC`)."""
+#: what a public checkpoint makes where the catalog does not say: family -> native shot, recipe
+_USUAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "wan": ({"size": (832, 480), "frames": 81}, {"steps": 40, "guidance": 5.0}),
+    "vace": ({"size": (832, 480), "frames": 81}, {"steps": 50, "guidance": 5.0}),
+    "cogvideox": ({"size": (720, 480), "frames": 49}, {"steps": 50, "guidance": 6.0}),
+}
+
+
+def cost_of_public(name: str, defaults: Mapping[str, Any]) -> Cost:
+    """The cost of a native shot on a public checkpoint that is not here: `name` is a key of `PUBLIC`, `defaults` what
+    the catalog says about it (the fields of anisora.json)."""
     config, experts, parts = PUBLIC[name]
-    network = network_of(config, num_experts=experts)
+    network = network_of(config)
+    native, recipe = (
+        {**usual, **defaults.get(key, {})}
+        for key, usual in zip(("native", "recipe"), _USUAL[network.kind], strict=True)
+    )
     params = {f"transformer{'_2' if index else ''}": num_params(network) for index in range(experts)}
     return estimate(
         network,
         {**params, **parts},
-        strides,
+        Strides(patch_temporal=network.patch[0]),
         size_px=tuple(native["size"]),
         num_frames=native["frames"],
         steps=recipe["steps"],

@@ -27,7 +27,8 @@ from anisora.records import Generation, Guide, GuideResult, Lora, Request
 #: progress(phase, done, total)
 Progress = Callable[[str, int, int], None]
 
-DTYPES = ("float32", "bfloat16", "float16")
+#: float8 keeps the denoising network's weights in 8 bits and computes in bfloat16
+DTYPES = ("float32", "bfloat16", "float16", "float8")
 OFFLOADS = ("parts", "blocks")
 
 
@@ -78,8 +79,10 @@ class Session:
         _hush_libraries()
         try:
             pipeline = getattr(anisora, info.pipeline_class).from_pretrained(
-                model, dtype=runtime.pick_dtype(device, self.dtype)
+                model, dtype=runtime.pick_dtype(device, "bfloat16" if self.dtype == "float8" else self.dtype)
             )
+            if self.dtype == "float8":
+                _store_in_8_bits(pipeline)
             pipeline.set_progress_bar_config(disable=True)
             _place(pipeline, device, self.offload)
         except MemoryError as problem:
@@ -117,6 +120,14 @@ def _place(pipeline: Any, device: Any, offload: str | None) -> None:
         pipeline.enable_group_offload(onload_device=device, offload_type="block_level", num_blocks_per_group=1)
     else:
         pipeline.to(device)
+
+
+def _store_in_8_bits(pipeline: Any) -> None:
+    import torch
+
+    for name in pipeline.networks:
+        if (network := getattr(pipeline, name, None)) is not None:
+            network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
 
 
 def _put_lora(pipeline: Any, old: tuple[Lora, ...], new: tuple[Lora, ...]) -> None:

@@ -7,13 +7,15 @@ is one message of what was got, what was expected and what to try, and a traceba
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from anisora.errors import AnisoraError, OutOfMemory
+from anisora.errors import AnisoraError, BadRequest, OutOfMemory
 from anisora.serving.cli import demo, doctor, generate, models, train
 from anisora.serving.cli.console import say
 
@@ -52,8 +54,13 @@ app.add_typer(models.app, name="models")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and leaves the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    sys.exit(run([word for word in words if word != "--debug"], debug=debug))
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run([word for word in words if word != "--debug"], debug="--debug" in words))
+
+
+def _terminated(signal_number: int, frame: object) -> None:
+    """Asked to end from outside: as clean as Ctrl-C, so that nothing half-written remains."""
+    raise KeyboardInterrupt
 
 
 def run(words: list[str], *, debug: bool = False) -> int:
@@ -62,49 +69,40 @@ def run(words: list[str], *, debug: bool = False) -> int:
         code = app(words, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted; what is finished is kept, run the same command again to go on")
+        return 130
+    except typer.Exit as leaving:
+        return leaving.exit_code
     except Exception as problem:
         if debug:
             raise
         return _report(problem)
-    except KeyboardInterrupt:
-        say("interrupted; finished shots are kept, run the same command again to go on")
-        return 130
 
 
 def _report(problem: Exception) -> int:
     """One message on stderr for a failure, and its exit code."""
-    import click  # typer's own errors are click's
-
     if isinstance(problem, AnisoraError):
         _print_error(problem)
         return problem.exit_code
-    if isinstance(problem, click.exceptions.Exit):
-        return problem.exit_code
-    if isinstance(problem, click.exceptions.Abort):
-        say("interrupted")
-        return 130
-    if isinstance(problem, click.ClickException):
-        problem.show(file=sys.stderr)
-        return problem.exit_code
+    if hasattr(problem, "format_message"):  # a command line that cannot be read
+        near = " or ".join(getattr(problem, "possibilities", None) or ())
+        _print_error(BadRequest(problem.format_message(), hint=near or "--help"))
+        return BadRequest.exit_code
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
-        _print_error(out_of_memory())
-        return 1
+        _print_error(
+            OutOfMemory("out of memory", hint="a smaller --size, fewer --frames, a --window, or --dtype bfloat16")
+        )
+        return OutOfMemory.exit_code
     if isinstance(problem, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe left; nothing to tell
         return 1
-    say(f"[bold red]failed[/]: {type(problem).__name__}: {problem}", markup=True)
+    say(f"[bold red]failed[/]: {type(problem).__name__}: {escape(str(problem))}", markup=True)
     say("  run again with --debug for the traceback")
     return 1
 
 
-def out_of_memory() -> OutOfMemory:
-    """What is told when memory ran out, whoever noticed."""
-    return OutOfMemory("out of memory", hint="a smaller --size, fewer --frames, a --window, or --dtype bfloat16")
-
-
 def _print_error(problem: AnisoraError) -> None:
-    from rich.markup import escape
-
     say(f"[bold red]error[/]: {escape(problem.what)}", markup=True)
     for name, value in (("got", problem.got), ("expected", problem.expected), ("try", problem.hint)):
         if value is not None:

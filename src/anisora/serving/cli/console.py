@@ -54,13 +54,14 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
 
 def show_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], title: str | None = None) -> None:
     """A table on stdout: the result of a verb that has no file to write."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def show_pairs(facts: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anisora.serving.cli.console import print_json, say, show_pairs, show_table
+from anisora.serving.cli.console import print_json, show_pairs, show_table
 
 #: what a report of a problem should name
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "av", "numpy", "pillow")
@@ -33,7 +33,9 @@ def doctor(
         ("device", "memory GB", "dtype"), [(d["name"], _gb(d["memory_bytes"]), d["dtype"]) for d in facts["devices"]]
     )
     found = [name for name, here in facts["encoders"].items() if here]
-    say("video encoders: " + (", ".join(found) or "none: shots can be written as gif or png pictures only"))
+    sys.stdout.write(
+        "video encoders   " + (", ".join(found) or "none: shots can be written as gif or png pictures only") + "\n"
+    )
     _show_models(facts["models"])
 
 
@@ -87,11 +89,17 @@ def models() -> list[dict[str, Any]]:
 
     rows = []
     for row in catalog.list_models():
-        cost = planner.cost_of(catalog.resolve(row["name"])) if row["path"] else planner.cost_of_public(row["name"])
+        name = row["name"]
+        if row["path"]:
+            cost = planner.cost_of(catalog.resolve(name))
+        elif name in planner.PUBLIC:
+            cost = planner.cost_of_public(name, catalog.KNOWN[name].defaults)
+        else:
+            continue
         fits = {size: cost.fits(size * 10**9) for size in planner.PRESETS_GB}
         rows.append(
             {
-                "name": row["name"],
+                "name": name,
                 "here": row["path"] is not None,
                 "size": list(cost.size),
                 "frames": cost.frames,
@@ -109,26 +117,24 @@ def _show_models(rows: list[dict[str, Any]]) -> None:
     from anisora.generation.planner import PRESETS_GB
 
     show_table(
-        ("model", "shot", "tokens", "PFLOP", "weights GB (bf16)", *(f"{size} GB" for size in PRESETS_GB)),
+        ("model", "shot", "PFLOP", "bf16 GB", *(f"{size} GB" for size in PRESETS_GB)),
         [
             (
                 row["name"],
-                f"{row['size'][0]}x{row['size'][1]} x {row['frames']}",
-                row["tokens"],
+                f"{row['size'][0]}x{row['size'][1]}x{row['frames']}",
                 f"{row['pflop']:.3g}",
                 _gb(row["weights_bytes"]["bfloat16"]),
                 *(_short(row["fits"][str(size)]) for size in PRESETS_GB),
             )
             for row in rows
         ],
-        title="What would fit, by memory of the card (an estimate; fp8 = 8-bit weights, parts and blocks = --offload)",
+        title="What fits a card of that memory, estimated (fp8: --dtype float8, *: --offload parts, **: --offload blocks)",
     )
-    sys.stdout.flush()
 
 
 def _short(choice: str | None) -> str:
-    words = (choice or "-").replace("bfloat16", "bf16").replace("float8", "fp8")
-    return words.replace(" resident", "")
+    words = {"bfloat16": "bf16", "float8": "fp8", "resident": "", "parts": "*", "blocks": "**"}
+    return "".join(words[word] for word in choice.split()) if choice else "-"
 
 
 def _gb(size_bytes: int) -> str:

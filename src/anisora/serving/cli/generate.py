@@ -27,7 +27,12 @@ def _generate(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="With --request: make finished shots again too.")] = False,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the accelerator, else cpu.")] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Default: bfloat16, on a cpu float32.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="float32, bfloat16, float16 or float8 weights. Default: bfloat16, on a cpu float32."
+        ),
+    ] = None,
     offload: Annotated[
         str | None, typer.Option(metavar="parts|blocks", help="Keep only the working part on the accelerator.")
     ] = None,
@@ -43,7 +48,12 @@ def _generate(
     requests = _requests(request_file, flags)
     with progress_bars(quiet=as_json) as progress:
         session = Session(device=device, dtype=dtype, offload=offload, progress=progress)
-        outcomes = run_shots(requests, session, skip_finished=request_file is not None and not again, told=_tell)
+        outcomes = run_shots(
+            requests,
+            session,
+            skip_finished=request_file is not None and not again,
+            told=_tell if request_file else _tell_made,
+        )
     failures = [outcome for outcome in outcomes if outcome.problem is not None]
     if request_file is None and failures:
         raise failures[0].problem  # type: ignore[misc]
@@ -98,6 +108,12 @@ def _with_outs(requests: list[Request], out: str | None, source: Path) -> list[R
     if twice := sorted({str(name) for name in outs if outs.count(name) > 1}):
         raise BadRequest(f"{source.name}: two shots write one file", got=", ".join(twice), expected="an out of its own")
     return named
+
+
+def _tell_made(outcome: Any) -> None:
+    """As `_tell`, but for a shot alone, whose failure is the command's own."""
+    if outcome.problem is None:
+        _tell(outcome)
 
 
 def _tell(outcome: Any) -> None:
