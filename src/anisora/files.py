@@ -7,6 +7,7 @@ disk and then renamed, which replaces an older file in one step.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import difflib
 import errno
@@ -35,9 +36,10 @@ _HINTS = {
 def existing_file(path: str | os.PathLike[str], error: type[BadInput], what: str) -> Path:
     """`path` when it is a readable file with something in it; else raises `error`, naming files of a like name."""
     path = Path(path)
-    if path.is_dir():
+    # os.path answers False where a Path would raise for want of rights or for an impossible name.
+    if os.path.isdir(path):
         raise error(f"{what} cannot be read", got=f"the folder {path}", expected="a file")
-    if not path.exists():
+    if not os.path.exists(path):
         raise error(f"{what} does not exist", got=path, expected="a file", hint=_like_named(path))
     try:
         with path.open("rb") as file:
@@ -50,11 +52,22 @@ def existing_file(path: str | os.PathLike[str], error: type[BadInput], what: str
 
 def _like_named(path: Path) -> str | None:
     """The files of the same folder whose names come close to `path`'s, as a hint; None without any."""
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f"a folder that exists ({path.parent} does not)"
     names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     return " or ".join(str(path.parent / name) for name in close) or None
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file begins as text in UTF-8 does; for saying so when something else was expected."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # may end within a character
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -110,9 +123,11 @@ def atomic_folder(path: str | os.PathLike[str], *, members: str) -> Iterator[Pat
         yield partial
         for entry in [*partial.iterdir(), partial]:
             _flush(entry)
-        if path.is_dir():
-            shutil.rmtree(path)
+        older = partial.with_name(partial.name + ".older")
+        if path.is_dir():  # two renames: at no moment is the older folder half deleted under its name
+            os.replace(path, older)
         os.replace(partial, path)
+        shutil.rmtree(older, ignore_errors=True)
         _flush(path.parent)
 
 
@@ -126,7 +141,7 @@ def _whole_or_nothing(path: Path) -> Iterator[Path]:
     except OSError as reason:
         raise write_failed(path, reason) from reason
     finally:
-        if partial.is_dir():
+        if os.path.isdir(partial):
             shutil.rmtree(partial, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):

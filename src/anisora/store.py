@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from anisora.errors import BadInput
 from anisora.files import existing_file, sha256_file, write_atomic
@@ -217,7 +218,7 @@ def _figure_source(figure: Figure) -> str:
     """The value of a figure's src attribute."""
     if figure.is_beside:
         _mime(figure)
-        return Path(figure.source).as_posix()
+        return quote(Path(figure.source).as_posix())
     return f"data:{_mime(figure)};base64,{base64.b64encode(_figure_bytes(figure.source)).decode()}"
 
 

@@ -151,7 +151,7 @@ def any_mask_plan():
     generator = torch.Generator().manual_seed(3)
     video_TCHW = torch.rand(9, 3, 32, 48, generator=generator) * 2 - 1
     keep_T1HW = (torch.rand(9, 1, 32, 48, generator=generator) < 0.6).float()
-    return plan_from_tensors(video_TCHW, keep_T1HW), keep_T1HW
+    return plan_from_tensors(video_TCHW, keep_T1HW=keep_T1HW), keep_T1HW
 
 
 def test_vace_is_stock_on_one_minus_keep(wan_codec, stock_vace):
@@ -227,8 +227,8 @@ def test_the_static_target_is_the_stills_video_where_nothing_moves(wan_codec):
     video_TCHW = torch.rand(9, 3, 32, 48, generator=generator) * 2 - 1
     motion_T1HW = torch.zeros(1, 1, 32, 48)
     motion_T1HW[..., 8:16, 16:32] = 1
-    moving = plan_from_tensors(video_TCHW, guide_frames=[4], motion_T1HW=motion_T1HW)
-    free = plan_from_tensors(video_TCHW, guide_frames=[0])
+    moving = plan_from_tensors(video_TCHW, [4], motion_T1HW=motion_T1HW)
+    free = plan_from_tensors(video_TCHW, [0])
     latent_BCFYX = wan_codec.encode(video_TCHW.transpose(0, 1)[None]).expand(2, -1, -1, -1, -1)
     target_BCFYX = static_target(latent_BCFYX, [moving, free], wan_codec)
     still_CFYX = wan_codec.encode(video_TCHW[4].expand(9, -1, -1, -1).transpose(0, 1)[None])[0]

@@ -137,6 +137,7 @@ def test_a_kept_video_shows_where_it_is_kept_and_a_guide_wins_on_its_frame():
             kept = torch.from_numpy(keep[frame] > 0)
             assert torch.equal(made.keep_T1HW[frame, 0], kept.float())
             assert torch.equal(made.video_TCHW[frame], to_chw(video[frame]) * kept)
+    assert made.landings[0].static_difference_levels is None
     assert made.reference_frame == 4
     assert make([], video=video, keep_mask=keep).reference_frame == 0
 
@@ -169,11 +170,10 @@ def test_masks_are_moved_as_their_pictures_are(width, height, fit):
     shown = made.video_TCHW[0, 0] > 0
     assert made.motion_T1HW is not None
     area = made.motion_T1HW[0, 0] >= 0.5
-    # they were resampled with different kernels, so a pixel on the edge may fall either way
-    grown = torch.nn.functional.max_pool2d(area[None].float(), 3, 1, 1)[0] > 0
-    shrunk = torch.nn.functional.max_pool2d(1 - area[None].float(), 3, 1, 1)[0] == 0
-    assert (grown | ~shown).all()
-    assert (shown | ~shrunk).all()
+    # they were resampled with different kernels, so a pixel next to an edge (or to the frame's) may fall either way
+    around = torch.nn.functional.pad(area, (1, 1, 1, 1)).unfold(0, 3, 1).unfold(1, 3, 1)
+    assert (shown | ~around.all(-1).all(-1)).all()
+    assert (~shown | around.any(-1).any(-1)).all()
 
 
 @pytest.mark.parametrize("fit", ["cover", "contain"])
@@ -210,14 +210,14 @@ def test_a_clip_at_size_gives_the_plan_that_its_pictures_give():
     area = box(10, 5, 30, 20)
     motion_T1HW = torch.from_numpy(area > 0).expand(1, 1, -1, -1)
     cases = [
-        (make([(video[p], p) for p in (0, 6)]), plan_from_tensors(clip_TCHW, guide_frames=[0, 6])),
+        (make([(video[p], p) for p in (0, 6)]), plan_from_tensors(clip_TCHW, [0, 6])),
         (
             make([(video[p], p) for p in (6, 2)], motion_mask=area),
-            plan_from_tensors(clip_TCHW, guide_frames=[6, 2], motion_T1HW=motion_T1HW),
+            plan_from_tensors(clip_TCHW, [6, 2], motion_T1HW=motion_T1HW),
         ),
         (
             make([(video[3], 3)], video=video, keep_mask=area),
-            plan_from_tensors(clip_TCHW, motion_T1HW.float(), guide_frames=[3]),
+            plan_from_tensors(clip_TCHW, [3], keep_T1HW=motion_T1HW),
         ),
     ]
     for slow, fast in cases:
@@ -352,6 +352,6 @@ def test_strides_decide_what_is_legal():
 def test_training_is_guarded_against_what_it_would_not_notice():
     clip = torch.zeros(9, 3, 16, 16)
     with pytest.raises(ValueError, match="give one"):
-        plan_from_tensors(clip, torch.ones(9, 1, 16, 16), motion_T1HW=torch.ones(9, 1, 16, 16))
+        plan_from_tensors(clip, keep_T1HW=torch.ones(9, 1, 16, 16), motion_T1HW=torch.ones(9, 1, 16, 16))
     with pytest.raises(BadPosition):
-        plan_from_tensors(clip, guide_frames=[5, 8], family="cogvideox")
+        plan_from_tensors(clip, [5, 8], family="cogvideox")

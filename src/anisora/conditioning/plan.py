@@ -164,10 +164,10 @@ def plan(
 
     made = plan_from_tensors(
         video_TCHW,
-        keep_T1HW,
-        guide_frames=frames,
-        asked=[guide.frame for guide in guides],
+        frames,
         motion_T1HW=motion_T1HW,
+        keep_T1HW=keep_T1HW,
+        asked=[guide.frame for guide in guides],
         strengths=[guide.strength for guide in guides],
         strides=strides,
         family=family,
@@ -179,11 +179,11 @@ def plan(
 
 def plan_from_tensors(
     video_TCHW: Tensor,
-    keep_T1HW: Tensor | None = None,
-    *,
     guide_frames: Sequence[int] = (),
-    asked: Sequence[int | str] | None = None,
+    *,
     motion_T1HW: Tensor | None = None,
+    keep_T1HW: Tensor | None = None,
+    asked: Sequence[int | str] | None = None,
     strengths: Sequence[float] | None = None,
     strides: Strides = DEFAULT_STRIDES,
     family: str = "wan",
@@ -203,23 +203,23 @@ def plan_from_tensors(
     strengths = [1.0] * len(frames) if strengths is None else strengths
     checks.check_apart(frames, asked, strides, family)
 
+    shown_TCHW = torch.zeros_like(video_TCHW)
+    shown_TCHW[frames] = video_TCHW[frames]
     still_TCHW = _still_TCHW(video_TCHW, frames, keep_T1HW, motion_T1HW)
     if keep_T1HW is not None:
         motion_T1HW = 1 - keep_T1HW.float()
-    if motion_T1HW is None or still_TCHW is None:
-        static_T1HW = torch.zeros_like(video_TCHW[:, :1], dtype=torch.bool)
-        shown_TCHW = video_TCHW
-    else:
-        motion_T1HW = motion_T1HW.float().expand(len(video_TCHW), -1, -1, -1)
+    static_T1HW = torch.zeros_like(video_TCHW[:, :1], dtype=torch.bool)
+    if motion_T1HW is not None and still_TCHW is not None:
+        motion_T1HW = motion_T1HW.float().expand_as(static_T1HW)
         static_T1HW = ~mask.area_of(motion_T1HW)
-        shown_TCHW = torch.where(static_T1HW, still_TCHW, video_TCHW)
+        shown_TCHW = torch.where(static_T1HW, still_TCHW, shown_TCHW)
     given_T1HW = static_T1HW.clone()
     given_T1HW[frames] = True
 
     strength_T = video_TCHW.new_ones(len(video_TCHW))
     strength_T[frames] = video_TCHW.new_tensor(strengths)
     return ConditionPlan(
-        video_TCHW=torch.where(given_T1HW, shown_TCHW, 0.0),  # a product would leave -0 for negative pixels
+        video_TCHW=shown_TCHW,
         keep_T1HW=given_T1HW.float(),
         strength_T=strength_T,
         motion_T1HW=motion_T1HW,
@@ -234,7 +234,9 @@ def plan_from_tensors(
                 slot=slot,
                 channel=None if family == "cogvideox" else channel,
                 strength=strengths[index],
-                static_difference_levels=_levels_apart(video_TCHW[frame], shown_TCHW[frame], static_T1HW[frame]),
+                static_difference_levels=None
+                if keep_T1HW is not None
+                else _levels_apart(video_TCHW[frame], shown_TCHW[frame], static_T1HW[frame]),
             )
             for index, (frame, slot, channel) in enumerate(geometry.landings(frames, strides.temporal))
         ),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anisora.errors import BadVideo
+from anisora.files import is_text
 from anisora.media.color import to_rgb
 from anisora.media.image import over
 from anisora.media.pictures import check_area, check_same_size
@@ -114,14 +115,10 @@ def opened(path: Path) -> Iterator[Any]:
 def _looks_like(path: Path) -> str | None:
     """A better reason than FFmpeg's, where the bytes tell: text, or an mp4 whose index never got written."""
     with path.open("rb") as file:
-        head = file.read(4096)
-    if head[4:8] == b"ftyp":
+        head = file.read(8)
+    if head[4:] == b"ftyp":
         return "an mp4 without its index: cut short, or its recording was not finished"
-    try:
-        head[:4000].decode()
-        return "text"
-    except UnicodeDecodeError:
-        return None
+    return "text" if is_text(path) else None
 
 
 def _video_stream(container: Any, path: Path) -> Any:
@@ -146,8 +143,6 @@ def _decoded(container: Any, stream: Any, path: Path, damage: list[str]) -> Iter
             packet = next(packets, None)
             if packet is None:
                 return
-            if packet.is_corrupt:
-                damage.append("a packet is incomplete")
             frames = decode(packet)
         except av.error.EOFError:
             return
@@ -176,7 +171,7 @@ def _decoder(stream: Any) -> Any:
 def _pixels(reformatter: Any, frame: Any, background: tuple[int, int, int]) -> np.ndarray:
     """uint8 [H, W, 3] of a frame as it is stored, with transparency over `background`."""
     has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
-    pixels = to_rgb(reformatter, frame, "rgba" if has_alpha else "rgb24")
+    pixels = to_rgb(reformatter, frame, with_alpha=has_alpha)
     return over(pixels, background) if has_alpha else pixels
 
 
@@ -287,7 +282,7 @@ def _boxes_end(file: Any, size: int) -> int:
         length = struct.unpack_from(">I", header)[0]
         if length == 1 and len(header) == 16:
             length = struct.unpack_from(">Q", header, 8)[0]
-        if length < 8:  # 0: up to the end of the file
+        if length < 8 or not header[4:8].isalnum():  # 0: up to the end of the file; no name: padding behind the boxes
             return size
         offset += length
     return offset

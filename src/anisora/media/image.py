@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anisora.errors import BadImage
-from anisora.files import existing_file
+from anisora.files import existing_file, is_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,9 +96,10 @@ def _open(source: Any, frame: int | None, max_px: int) -> Image.Image:
     _check_area(source, name, max_px)
     # Codecs raise whatever they like on damaged data (OSError, SyntaxError, ValueError, struct.error, zlib.error, ...).
     try:
-        _pick_frame(source, name, frame)
-        source.load()
-        return ImageOps.exif_transpose(source) or source
+        with warnings.catch_warnings(action="ignore"):  # damaged metadata harms no pixel
+            _pick_frame(source, name, frame)
+            source.load()
+            return ImageOps.exif_transpose(source) or source
     except (BadImage, MemoryError):
         raise
     except Exception as reason:
@@ -114,8 +115,7 @@ def _identify(path: Path) -> Image.Image:
     """The opened, not yet decoded file."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_area` is stricter
+    with warnings.catch_warnings(action="ignore"):  # of large pictures, where `_check_area` is stricter, and metadata
         try:
             return Image.open(path)
         except Image.DecompressionBombError as reason:
@@ -131,14 +131,10 @@ def _identify(path: Path) -> Image.Image:
 def _looks_like(path: Path) -> str:
     """What a file that is no picture seems to hold."""
     with path.open("rb") as file:
-        head = file.read(512)
-    if head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":
+        head = file.read(8)
+    if head[4:] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":
         return "a video"
-    try:
-        head.decode()
-        return "text"
-    except UnicodeDecodeError:
-        return "unknown data"
+    return "text" if is_text(path) else "unknown data"
 
 
 def _check_area(image: Image.Image, name: str, max_px: int) -> None:

@@ -54,21 +54,30 @@ def probe_animation(path: Path, max_px: int) -> VideoInfo:
     return _describe(path, _open(path, max_px), [duration_ms for _, duration_ms in _decode(path, max_px)])
 
 
-def iter_animation(path: Path, *, background: tuple[int, int, int], max_px: int) -> Iterator[Frame]:
-    """The frames of an animated (or still) picture file. Raises BadVideo, saying how many could be decoded."""
+def iter_animation(
+    path: Path, *, background: tuple[int, int, int], max_px: int, keep_damaged: bool, notes: list[str]
+) -> Iterator[Frame]:
+    """The frames of an animated (or still) picture file.
+
+    Raises BadVideo at the first damage, saying how many frames were decoded; with `keep_damaged` it goes into `notes`.
+    """
     tick_ms, pts = _TICKS_MS.get(_open(path, max_px).format, 1), 0
     time_base = Fraction(tick_ms, 1000)
-    for rgba_HWC, duration_ms in _decode(path, max_px):
-        duration = duration_ms // tick_ms
-        yield Frame(rgb_HWC=over(rgba_HWC, background), pts=pts, duration=duration, time_base=time_base)
-        pts += duration
+    try:
+        for rgba_HWC, duration_ms in _decode(path, max_px):
+            duration = duration_ms // tick_ms
+            yield Frame(rgb_HWC=over(rgba_HWC, background), pts=pts, duration=duration, time_base=time_base)
+            pts += duration
+    except BadVideo as damage:
+        if not (keep_damaged and pts):
+            raise
+        notes.append(f"damaged: {damage.got}")
 
 
 def _open(path: Path, max_px: int) -> Any:
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
+    with warnings.catch_warnings(action="ignore"):  # of large pictures, where the check below is stricter, and metadata
         try:
             image = Image.open(path)
         except (MemoryError, KeyboardInterrupt):

@@ -67,7 +67,7 @@ def iter_frames(
         rate = probe(path, fps=fps, max_px=max_px).fps
         frames = iter_sequence(path, rate, background=background, max_px=max_px, notes=remarks)
     elif is_picture(existing_file(path, BadVideo, "the video")):
-        frames = iter_animation(path, background=background, max_px=max_px)
+        frames = iter_animation(path, background=background, max_px=max_px, keep_damaged=keep_damaged, notes=remarks)
     else:
         frames = iter_container(
             path, background=background, max_px=max_px, threads=threads, keep_damaged=keep_damaged, notes=remarks

@@ -27,7 +27,7 @@ class CorpusSettings:
 
     seed: int = 0
     """Must lie in synthetic.TRAIN_SEEDS."""
-    clips: int = 12000
+    clips: int = 6000
     frames: int = 17
     fps: int = 8
     buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
@@ -94,7 +94,8 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
         video_NTHWC[index] = clip.video_THWC
         captions.append(clip.caption)
     video_NTHWC.flush()
-    partial = place / f"{start}.partial"
+    # Two runs may render into one folder: each writes the same bytes, and a file of its own until it is whole.
+    partial = place / f"{start}.partial-{os.getpid()}"
     partial.write_text(json.dumps(captions))
     partial.rename(place / f"{start}.json")
 

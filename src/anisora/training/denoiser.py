@@ -30,7 +30,7 @@ class DenoiserSettings:
     """The network and what it is shown."""
 
     dim: int = 192
-    num_layers: int = 8
+    num_layers: int = 6
     num_heads: int = 3
     ffn_dim: int = 768
     text_dim: int = 128
@@ -73,9 +73,9 @@ def plan_example(video_TCHW: Tensor, settings: DenoiserSettings, rng: np.random.
     """Guides by the mask strategy, or a motion area around frame 0 with or without more guides, drawn for one clip."""
     frames = sample_guides(len(video_TCHW), rng, k_max=settings.k_max)
     if rng.random() >= settings.motion_area_prob:
-        return plan_from_tensors(video_TCHW, frames)
+        return plan_from_tensors(video_TCHW, guide_frames=frames)
     frames = sorted({0, *frames}) if rng.random() < 0.3 else [0]
-    return plan_from_tensors(video_TCHW, frames, motion_T1HW=draw_area(video_TCHW, rng)[None])
+    return plan_from_tensors(video_TCHW, guide_frames=frames, motion_T1HW=draw_area(video_TCHW, rng)[None])
 
 
 def draw_area(video_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
@@ -118,7 +118,7 @@ def denoiser_task(
             plans = [plan_example(video_TCHW, settings, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)
-            clean = static_target(codec.encode_BCTHW(video_BCTHW), plans, codec)
+            clean = static_target(codec.encode(video_BCTHW), plans, codec)
         captions = ["" if rng.random() < settings.text_dropout else caption for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
         t = draw_t(settings.batch, settings.t_shift, generator)
