@@ -20,7 +20,7 @@ from anisora.conditioning.encode import Conditions, encode
 from anisora.conditioning.plan import ConditionPlan, Landing, plan
 from anisora.errors import BadRequest, BadSize, OutOfMemory
 from anisora.models import catalog
-from anisora.models.checkpoint import CheckpointInfo, infer
+from anisora.models.checkpoint import CheckpointInfo, Recipe, infer
 from anisora.models.codec import Codec
 from anisora.models.mask_projection import mask_added
 from anisora.models.parts import load_parts, save_parts
@@ -168,12 +168,19 @@ class ShotMixin:
         return CheckpointInfo(name=type(self).__name__, path=Path(), **fields)
 
     def use_checkpoint(self, info: CheckpointInfo) -> None:
-        """Takes over what a checkpoint says about itself, its recipe's sampler, shift and boundary included."""
+        """Takes over what a checkpoint says about itself, its recipe included."""
         self._checkpoint = info
-        recipe = info.recipe
+        self.apply_recipe(info.recipe)
+
+    def apply_recipe(self, recipe: Recipe) -> None:
+        """Makes `recipe` the default of further calls: steps, guidance, sampler, shift, and the boundary of two experts.
+
+        Raises BadRequest for a sampler or a shift that the checkpoint cannot have.
+        """
         self.scheduler = make_scheduler(self.scheduler, recipe.sampler, recipe.shift)  # type: ignore[has-type]
-        if recipe.boundary is not None and info.experts == 2:
+        if recipe.boundary is not None and self.checkpoint.experts == 2:
             self.register_to_config(boundary_ratio=recipe.boundary)  # type: ignore[attr-defined]
+        self._checkpoint = replace(self.checkpoint, recipe=recipe)
 
     def _networks(self) -> list[Any]:
         return [network for name in self.networks if (network := getattr(self, name, None)) is not None]

@@ -29,7 +29,8 @@ def to_float_CTHW(frames_THWC: np.ndarray) -> torch.Tensor:
 
     _check_uint8(frames_THWC)
     frames_CTHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(3, 0, 1, 2)
-    return frames_CTHW.to(torch.float32).div_(127.5).sub_(1)
+    # In the order of diffusers' image processor, so that a guide is the same to the last bit.
+    return frames_CTHW.to(torch.float32).div_(255).mul_(2).sub_(1)
 
 
 def to_uint8_THWC(frames_CTHW: torch.Tensor) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from anisora import files
 from anisora.errors import BadCheckpoint
 from anisora.models.checkpoint import read_json
 
@@ -180,6 +181,5 @@ def _file_sha256(path: Path) -> str:
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _HASHES:
-        with path.open("rb") as file:
-            _HASHES[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        _HASHES[key] = files.sha256_file(path)
     return _HASHES[key]
