@@ -1,0 +1,44 @@
+"""Procedural cartoon clips with exact ground truth: the corpus of the bundled model and the answer key of its judges.
+
+rig (`pose`, `actions`, `rig`) -> display list (`costume`, `scenery`, `things`, `display`) -> pixels (`draw_skia`,
+`draw_pillow`); `plan` chooses, `captions` tells, `truth` knows. Everything follows from
+(seed, index, split).
+"""
+
+from anisora.synthetic.actions import ACTIONS
+from anisora.synthetic.camera import CAMERAS
+from anisora.synthetic.captions import caption
+from anisora.synthetic.clip import SyntheticClip, render_clip, render_plan
+from anisora.synthetic.parts import RESERVED
+from anisora.synthetic.plan import (
+    CORPUS_VERSION,
+    HELD_OUT_SEEDS,
+    RESERVED_COMBINATIONS,
+    SPLITS,
+    STYLES,
+    TRAIN_SEEDS,
+    ClipPlan,
+    plan_clip,
+)
+from anisora.synthetic.rig import JOINTS
+from anisora.synthetic.truth import Truth
+
+__all__ = [
+    "ACTIONS",
+    "CAMERAS",
+    "CORPUS_VERSION",
+    "HELD_OUT_SEEDS",
+    "JOINTS",
+    "RESERVED",
+    "RESERVED_COMBINATIONS",
+    "SPLITS",
+    "STYLES",
+    "TRAIN_SEEDS",
+    "ClipPlan",
+    "SyntheticClip",
+    "Truth",
+    "caption",
+    "plan_clip",
+    "render_clip",
+    "render_plan",
+]

@@ -1,0 +1,246 @@
+"""Chooses everything about a clip from (seed, index, split), before a single pixel: who, what, where, how drawn.
+
+The splits are laws kept here. "train" and "seen" share one distribution: no RESERVED combination of action, style and
+camera, no reserved character part. "reserved" clips hold one or the other. Training and held-out seeds never
+meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from anisora.errors import BadConfig
+from anisora.synthetic.actions import ACTIONS, EMOTIONS, TRAVELLING, Person, travel_speed
+from anisora.synthetic.camera import CAMERAS, FRAMINGS, View
+from anisora.synthetic.parts import choose, draw_character
+from anisora.synthetic.scenery import BACKGROUNDS, MOODS
+from anisora.synthetic.things import EFFECTS
+
+CORPUS_VERSION = 1
+"""Part of every seed. The pixels of a version never change."""
+
+TRAIN_SEEDS = range(1000)
+HELD_OUT_SEEDS = range(1000, 2**31)
+SPLITS = {"train": 0, "seen": 1, "reserved": 2}
+
+STYLES = ("flat", "line", "cel", "painted")
+# On ones nothing is held; twos and threes are counted at film speed, 24 frames a second.
+DRAWING_RATES: dict[str, Fraction | None] = {"ones": None, "twos": Fraction(12), "threes": Fraction(8)}
+
+# How often an action comes; the rest once.
+_WEIGHTS = {
+    "walk": 3,
+    "run": 2.5,
+    "jump": 2,
+    "dance": 2,
+    "wave": 1.5,
+    "talk": 1.5,
+    "cheer": 1.5,
+    "turn": 1.5,
+    "skip": 1.5,
+}
+# Actions that still read when only the upper body or the face is seen.
+_NEAR = {
+    "talk": ("half", "close"),
+    "nod": ("half", "close"),
+    "shake_head": ("half", "close"),
+    "laugh": ("half", "close"),
+}
+_NEAR |= {name: ("half", "full") for name in ("wave", "clap", "look_around", "turn", "cheer", "bow", "dance", "spin")}
+_TOGETHER = ("talk", "wave", "nod", "clap", "cheer", "laugh", "shake_head", "dance", "bow", "jump")
+
+
+def _is_reserved(action: str, style: str, camera: str) -> bool:
+    digest = hashlib.sha256(f"anisora synthetic {action} {style} {camera}".encode()).digest()
+    return digest[0] < 52
+
+
+RESERVED_COMBINATIONS = frozenset((a, s, c) for a in ACTIONS for s in STYLES for c in CAMERAS if _is_reserved(a, s, c))
+"""(action, style, camera) that never occur in training: about a fifth of all, chosen by a fixed hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """Everything chosen about a clip."""
+
+    seed: int
+    index: int
+    split: str
+    style: str
+    people: tuple[Person, ...]
+    framing: str
+    view: View
+    background: str
+    mood: str
+    item: str | None
+    effect: str | None
+    drawing: str
+    rng_seed: int
+    """For what is only decoration: where trees stand, which words a caption uses."""
+
+    @property
+    def action(self) -> str:
+        return self.people[0].action
+
+    @property
+    def combinations(self) -> set[tuple[str, str, str]]:
+        """(action, style, camera) of everybody in the clip."""
+        return {(p.action, self.style, self.view.camera) for p in self.people}
+
+    @property
+    def is_reserved(self) -> bool:
+        """True if anything in it is kept back from training."""
+        return bool(self.combinations & RESERVED_COMBINATIONS) or self.has_reserved_part
+
+    @property
+    def has_reserved_part(self) -> bool:
+        return any(p.character.has_reserved_part() for p in self.people)
+
+
+def plan_clip(seed: int, index: int, split: str = "train") -> ClipPlan:
+    """The plan of clip `index` of a seed: the same arguments give the same plan.
+
+    Raises BadConfig for an unknown split, a negative index, or a training clip asked of a held-out seed (and the
+    reverse for "seen").
+    """
+    _check(seed, index, split)
+    rng = np.random.default_rng(np.random.SeedSequence((CORPUS_VERSION, seed, index, SPLITS[split])))
+    by_part = split == "reserved" and rng.random() < 0.5
+    while True:
+        plan = _draw(rng, seed, index, split, by_part)
+        has_combination = bool(plan.combinations & RESERVED_COMBINATIONS)
+        if split != "reserved" and not plan.is_reserved:
+            return plan
+        # A reserved clip is new in one way only, so that figures can be told apart.
+        if split == "reserved" and plan.has_reserved_part == by_part and has_combination != by_part:
+            return plan
+
+
+def _check(seed: int, index: int, split: str) -> None:
+    if split not in SPLITS:
+        raise BadConfig("unknown split", got=split, expected=" or ".join(SPLITS), hint="train")
+    if index < 0 or seed < 0:
+        raise BadConfig("a clip's seed and index count from 0", got=f"seed {seed}, index {index}", expected="0 or more")
+    if split == "train" and seed not in TRAIN_SEEDS:
+        raise BadConfig(
+            "a held-out seed cannot give training clips",
+            got=f"seed {seed}",
+            expected=f"{TRAIN_SEEDS.start} to {TRAIN_SEEDS.stop - 1}",
+            hint='split="seen" for held-out clips of the same kind',
+        )
+    if split == "seen" and seed not in HELD_OUT_SEEDS:
+        raise BadConfig(
+            "a training seed cannot give held-out clips",
+            got=f"seed {seed}",
+            expected=f"{HELD_OUT_SEEDS.start} or more",
+            hint="seed 1000",
+        )
+
+
+def _draw(rng: np.random.Generator, seed: int, index: int, split: str, with_reserved: bool) -> ClipPlan:
+    names = tuple(ACTIONS)
+    action = choose(rng, names, [_WEIGHTS.get(name, 1.0) for name in names])
+    style = choose(rng, STYLES, (0.22, 0.2, 0.36, 0.22))
+    camera = choose(rng, CAMERAS, (0.33, 0.24, 0.12, 0.12, 0.09, 0.1))
+    together = action in _TOGETHER and rng.random() < 0.24
+    framing = "full" if together else choose(rng, _NEAR.get(action, ("full",)))
+    people = _two(rng, action, with_reserved) if together else (_person(rng, action, camera, with_reserved),)
+    background = choose(rng, BACKGROUNDS)
+    return ClipPlan(
+        seed=seed,
+        index=index,
+        split=split,
+        style=style,
+        people=people,
+        framing=framing,
+        view=_view(rng, people, framing, camera),
+        background=background,
+        mood=_mood(rng, background),
+        item=_item(rng, action, together, framing),
+        effect=_effect(rng, action, background),
+        drawing=choose(rng, DRAWING_RATES, (0.6, 0.12, 0.28)),
+        rng_seed=int(rng.integers(2**31)),
+    )
+
+
+def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: bool) -> Person:
+    # Followed by the camera one may take long steps; otherwise two seconds must fit into the picture.
+    longest = 0.235 if camera == "pan" else {"run": 0.115, "skip": 0.165}.get(action, 0.215)
+    facing = 1 if rng.random() < 0.5 else -1
+    person = Person(
+        character=draw_character(rng, with_reserved),
+        action=action,
+        emotion=_emotion(rng, action),
+        x=0.0,
+        facing=facing,
+        yaw=facing * float(rng.uniform(0.85, 1.25) if action in TRAVELLING else rng.uniform(0.2, 0.85)),
+        tempo=float(rng.uniform(0.72, 1.08)),
+        phase=float(rng.random()),
+        energy=float(rng.uniform(0.85, 1.2)),
+        stride=float(rng.uniform(0.8, 1.0)) * longest,
+    )
+    # In the middle of the picture in the middle of the two seconds.
+    return person._replace(x=-travel_speed(person))
+
+
+def _emotion(rng: np.random.Generator, action: str) -> str:
+    glad = ("dance", "cheer", "clap", "laugh", "skip", "wave", "spin")
+    if action in glad:
+        return choose(rng, ("happy", "excited", "calm"), (0.5, 0.35, 0.15))
+    return choose(rng, EMOTIONS, (0.3, 0.22, 0.1, 0.1, 0.08, 0.06, 0.07, 0.07))
+
+
+def _two(rng: np.random.Generator, action: str, with_reserved: bool) -> tuple[Person, ...]:
+    """Two who stand side by side, turned towards each other."""
+    other = choose(rng, _TOGETHER)
+    left = _person(rng, action, "static", with_reserved)
+    right = _person(rng, other, "static", with_reserved)
+    apart = float(rng.uniform(0.27, 0.32))
+    return (
+        left._replace(x=-apart, facing=1, yaw=abs(left.yaw)),
+        right._replace(x=apart, facing=-1, yaw=-abs(right.yaw)),
+    )
+
+
+def _view(rng: np.random.Generator, people: tuple[Person, ...], framing: str, camera: str) -> View:
+    least, most, middle, share = FRAMINGS[framing]
+    height = float(rng.uniform(least, most))
+    if people[0].action in ("jump", "cheer") and framing == "full":
+        height *= 1.12
+    return View(
+        camera=camera,
+        height=height,
+        middle_y=-(middle + share * height),
+        amount=float(rng.uniform(0.75, 1.15)),
+        direction=1 if rng.random() < 0.5 else -1,
+        phase=float(rng.random()),
+        follow=travel_speed(people[0]),
+    )
+
+
+def _mood(rng: np.random.Generator, background: str) -> str:
+    if background == "night city":
+        return "night"
+    return choose(rng, MOODS, (0.4, 0.17, 0.19, 0.12, 0.12))
+
+
+def _item(rng: np.random.Generator, action: str, together: bool, framing: str) -> str | None:
+    if action == "bounce_ball":
+        return "ball"
+    if together or framing != "full" or rng.random() < 0.7:
+        return None
+    return choose(rng, ("balloon", "bird", "butterfly", "box", "rolling ball"))
+
+
+def _effect(rng: np.random.Generator, action: str, background: str) -> str | None:
+    if action == "run" and rng.random() < 0.35:
+        return "speed lines"
+    if rng.random() < 0.74:
+        return None
+    indoors = background in ("room", "classroom")
+    names = ("sparkles", "bubbles") if indoors else tuple(name for name in EFFECTS if name != "speed lines")
+    return choose(rng, names)
