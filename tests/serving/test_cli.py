@@ -160,7 +160,7 @@ def test_a_shot_is_made_again_from_its_file(words: list[str], tmp_path: Path, ca
         (["--offload", "parts"], ("nothing to offload from",)),
         (["--promt", "x"], ("--promt", "try: --prompt")),
         (["--frames", "many"], ("integer",)),
-        (["--lora", "STILL"], ("low-rank weights that cannot be loaded",)),
+        (["--lora", "STILL"], ("an unreadable LoRA",)),
     ],
 )
 def test_bad_input_is_one_clear_message(

@@ -66,7 +66,7 @@ class Session:
             self._pipeline = self._load(model)
             self._model = model
         if lora != self._lora:
-            _put_lora(self._pipeline, self._lora, lora)
+            self._pipeline.lora_notes = _put_lora(self._pipeline, self._lora, lora)
             self._lora = lora
         self.progress("load", 1, 1)
         return self._pipeline, time.perf_counter() - begin
@@ -130,25 +130,18 @@ def _store_in_8_bits(pipeline: Any) -> None:
             network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
 
 
-def _put_lora(pipeline: Any, old: tuple[Lora, ...], new: tuple[Lora, ...]) -> None:
-    """Replaces the low-rank weights of a pipeline. Raises BadRequest where a file changes no layer of this network."""
+def _put_lora(pipeline: Any, old: tuple[Lora, ...], new: tuple[Lora, ...]) -> list[str]:
+    """Replaces the low-rank weights of a pipeline; remarks about what of them matched nothing. Raises as `load_lora`."""
+    from anisora.models.lora import load_lora
+
     if old:
         pipeline.unload_lora_weights()
-    names = [f"lora_{index}" for index in range(len(new))]
-    for name, lora in zip(names, new, strict=True):
-        try:
-            pipeline.load_lora_weights(lora.path, adapter_name=name)
-        except (ValueError, KeyError, RuntimeError, OSError) as problem:
-            raise BadRequest(
-                "low-rank weights that cannot be loaded", got=f"{lora.path} ({' '.join(str(problem).split())[:200]})",
-                expected="LoRA weights of this model's family",
-            ) from problem  # fmt: skip
-        if name not in {entry for adapters in pipeline.get_list_adapters().values() for entry in adapters}:
-            raise BadRequest(
-                "low-rank weights that fit no layer", got=lora.path, expected="LoRA weights of this model's family"
-            )
-    if new:
-        pipeline.set_adapters(names, [lora.scale for lora in new])
+    notes = []
+    for lora in new:
+        report = load_lora(pipeline, lora.path, lora.scale)
+        if report.unmatched:
+            notes.append(f"{report.name}: {len(report.unmatched)} of its modules are not in this network")
+    return notes
 
 
 # -- one shot ----------------------------------------------------------------------------------------------------------
@@ -331,7 +324,7 @@ def _summed(dicts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _warnings(resolved: ResolvedRequest, pipeline: Any, shot: long_video.LongShot, notes: list[str]) -> tuple[str, ...]:
     """Everything worth saying once about the shot, in the order of the work."""
-    said = [*resolved.notes, *notes, *_unread_words(resolved, pipeline)]
+    said = [*resolved.notes, *notes, *_unread_words(resolved, pipeline), *getattr(pipeline, "lora_notes", ())]
     said += [warning for output in shot.outputs for warning in output.warnings]
     for landing in shot.outputs[0].landings:
         levels = landing.static_difference_levels

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from anisora.serving.cli.console import print_json, say, show_pairs, show_table
+from anisora.serving.cli.console import print_json, progress_bars, say, show_pairs, show_table
+from anisora.settings import plain
 
 app = typer.Typer(help="Checkpoints: list, show, convert, verify.", no_args_is_help=True)
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -49,21 +51,30 @@ def show(model: _Model, as_json: _Json = False) -> None:
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="FILE_OR_FOLDER", help="Weights in their makers' own layout.")],
+    source: Annotated[str, typer.Argument(metavar="FILE_OR_FOLDER", help="A network in its makers' own layout.")],
+    base: Annotated[str, typer.Option(metavar="FOLDER", help="A diffusers folder that has all the rest.")],
     out: Annotated[str, typer.Option(metavar="FOLDER", help="The diffusers folder to write.")],
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "bfloat16",
-    components: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="A diffusers folder that lends what SOURCE lacks.")
+    low_noise: Annotated[
+        str | None, typer.Option(metavar="FILE_OR_FOLDER", help="The second expert; SOURCE then is the high-noise one.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="A name from `anisora models list`, for its recipe.")] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "bfloat16",
     as_json: _Json = False,
 ) -> None:
     """Turn published weights into a folder that diffusers and this package open.
 
-    Example: anisora models convert ./Index-anisora/V3.1 --components ./Wan2.1-I2V-14B-Diffusers --out ./anisora-v3
+    Example: anisora models convert ./V3.1 --base ./Wan2.1-I2V-14B-Diffusers --name anisora-v3 --out ./anisora-v3
     """
-    from anisora.models.convert import convert as run
+    from anisora.models.convert import convert_checkpoint
 
-    _result(run(source, out, dtype=dtype, components=components), as_json)
+    networks: dict[str, str | Path] = {"transformer": source}
+    if low_noise is not None:
+        networks["transformer_2"] = low_noise
+    with progress_bars(quiet=as_json) as progress:
+        report = convert_checkpoint(
+            networks, base, out, name=name, dtype=dtype, progress=lambda done, total: progress("convert", done, total)
+        )
+    _result(plain(report), as_json)
 
 
 @app.command()
