@@ -12,7 +12,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -234,7 +234,12 @@ def plain(value: Any, *, skip_defaults: bool = False) -> Any:
 def load(path: str | Path, *, error: type[BadInput] = BadConfig) -> Any:
     """The plain data of a .yaml, .yml, .json or .jsonl file (JSONL gives a list). Raises `error` for anything else."""
     path = Path(path)
-    readers = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".json": json.loads, ".jsonl": _parse_jsonl}
+    readers: dict[str, Callable[[str], Any]] = {
+        ".yaml": _parse_yaml,
+        ".yml": _parse_yaml,
+        ".json": json.loads,
+        ".jsonl": _parse_jsonl,
+    }
     if path.suffix.lower() not in readers:
         raise error(f"cannot read {path.name}", got=path.suffix or "no suffix", expected=", ".join(readers))
     import yaml

@@ -86,7 +86,7 @@ def resolve(request: Request, info: CheckpointInfo, weights_sha256: str) -> Reso
         aesthetic_score=text.aesthetic_score,
         recipe=request.recipe or "default",
         window=min(window, frames),
-        snap=request.snap or info.snap,
+        snap=request.snap or ("anisora" if info.snap == "anisora" else "exact"),
     )
     inputs = {path: _content_sha256(path, what, error) for path, what, error in _inputs(filled)}
     return ResolvedRequest(

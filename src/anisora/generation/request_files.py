@@ -106,16 +106,17 @@ def absolute(request: Request, base: Path) -> Request:
         return os.path.abspath(os.path.join(base, os.path.expanduser(str(path))))
 
     model = request.model
+    paths: dict[str, Any] = {
+        name: full(value)
+        for name in ("motion_mask", "video", "keep_mask", "out")
+        if (value := getattr(request, name)) is not None
+    }
     return replace(
         request,
         guides=tuple(replace(guide, image=full(guide.image)) for guide in request.guides),
         lora=tuple(replace(lora, path=full(lora.path)) for lora in request.lora),
         model=full(model) if model.startswith((".", "~", "/")) or Path(full(model)).is_dir() else model,
-        **{
-            name: full(value)
-            for name in ("motion_mask", "video", "keep_mask", "out")
-            if (value := getattr(request, name)) is not None
-        },
+        **paths,
     )
 
 

@@ -90,7 +90,7 @@ def _from_one_still(out: Path, info: CheckpointInfo, model: str) -> Scene:
 
 def _in_between(out: Path, info: CheckpointInfo, model: str) -> Scene:
     clip = _clip(info, 1)
-    positions = (0, "50%", -1)
+    positions: tuple[int | str, ...] = (0, "50%", -1)
     frames = (0, len(clip.video_THWC) // 2, -1)
     keys = [_save(out / "inputs" / f"key_{n}.png", clip.video_THWC[frame]) for n, frame in enumerate(frames)]
     return Scene(

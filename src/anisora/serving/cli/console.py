@@ -6,17 +6,24 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 #: progress(phase, done, total): what long work calls; total 0 means unknown
 Progress = Callable[[str, int, int], None]
 
 
-def say(text: str, *, markup: bool = False) -> None:
-    """One line on stderr; colour and width only where it is a terminal."""
+@cache
+def _stderr() -> Any:
+    """The one console on stderr: lines said while bars run go above them."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=markup)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str, *, markup: bool = False) -> None:
+    """One line on stderr; colour and width only where it is a terminal."""
+    _stderr().print(text, markup=markup)
 
 
 def print_json(value: Any) -> None:
@@ -27,7 +34,6 @@ def print_json(value: Any) -> None:
 @contextmanager
 def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
     """Bars for the phases of long work, on stderr; silent where stderr is not a terminal."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -38,7 +44,7 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = _stderr()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     off = quiet or not console.is_terminal
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=off) as bars:

@@ -24,7 +24,12 @@ def doctor(
 
     Example: anisora doctor --json
     """
-    facts = {"environment": environment(), "devices": devices(), "encoders": encoders(), "models": models()}
+    facts: dict[str, Any] = {
+        "environment": environment(),
+        "devices": devices(),
+        "encoders": encoders(),
+        "models": models(),
+    }
     if as_json:
         print_json(facts)
         return

@@ -139,10 +139,7 @@ def _tell(outcome: Any) -> None:
 
 
 def _tell_failures(failures: list[Any], total: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("shot", "what went wrong", title=f"{len(failures)} of {total} shots failed")
+    say(f"{len(failures)} of {total} shots failed")
+    width = max(len(Path(outcome.request.out).name) for outcome in failures)
     for outcome in failures:
-        table.add_row(Path(outcome.request.out).name, str(outcome.problem))
-    Console(stderr=True).print(table)
+        say(f"  {Path(outcome.request.out).name:{width}}  {outcome.problem}")
