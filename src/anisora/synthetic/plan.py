@@ -145,7 +145,7 @@ def _draw(rng: np.random.Generator, seed: int, index: int, split: str, with_rese
     names = tuple(ACTIONS)
     action = choose(rng, names, [_WEIGHTS.get(name, 1.0) for name in names])
     style = choose(rng, STYLES, (0.22, 0.2, 0.36, 0.22))
-    camera = choose(rng, CAMERAS, (0.33, 0.24, 0.12, 0.12, 0.09, 0.1))
+    camera = choose(rng, CAMERAS, (0.48, 0.2, 0.1, 0.09, 0.06, 0.07))
     together = action in _TOGETHER and rng.random() < 0.24
     framing = "full" if together else choose(rng, _NEAR.get(action, ("full",)))
     people = _two(rng, action, with_reserved) if together else (_person(rng, action, camera, with_reserved),)
@@ -178,7 +178,7 @@ def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: b
         x=0.0,
         facing=facing,
         yaw=facing * float(rng.uniform(0.85, 1.25) if action in TRAVELLING else rng.uniform(0.2, 0.85)),
-        tempo=float(rng.uniform(0.72, 1.08)),
+        tempo=float(rng.uniform(0.55, 0.9)),
         phase=float(rng.random()),
         energy=float(rng.uniform(0.85, 1.2)),
         stride=float(rng.uniform(0.8, 1.0)) * longest,

@@ -90,6 +90,7 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
             n_frames=settings.frames,
             fps=settings.fps,
             size_px=(width, height),
+            backend="skia",  # the corpus is this backend's pixels; another one is refused, not mixed in
         )
         video_NTHWC[index] = clip.video_THWC
         captions.append(clip.caption)

@@ -198,7 +198,6 @@ _TASKS = {"codec": _codec, "sharpener": _sharpener, "denoiser": _denoiser}
 
 def export(settings: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) -> Path:
     """Writes the averaged weights of every stage as a checkpoint folder in fp16 and returns it."""
-    import torch
     from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 
     from anisora.models.guide_decoder import GuideDecoder
@@ -217,14 +216,16 @@ def export(settings: TrainConfig, buckets: list[Bucket], out: Path, folder: Path
             solver_order=1,
         ),
     )
-    pipeline.to(torch.float16)
-    # fp16 is for the disk: both libraries load at this type unless another is asked for.
+    for part in (transformer, encoder, pipeline.vae):
+        _halve(part)
+    # fp16 is for the disk only; transformers would compute in it too unless the config says otherwise.
     encoder.config.dtype = "float32"
     pipeline.save_pretrained(folder)
     if "sharpener" in settings.stages:
         decoder = GuideDecoder(dims=settings.model.sharpener.dims, depth=settings.model.sharpener.depth)
         load_averaged(out / "sharpener", {"guide_decoder": decoder})
-        decoder.to(torch.float16).save_pretrained(folder / "guide_decoder")
+        _halve(decoder)
+        decoder.save_pretrained(folder / "guide_decoder")
     width, height, _ = settings.data.buckets[0]
     card = {
         "family": "wan",
@@ -237,6 +238,12 @@ def export(settings: TrainConfig, buckets: list[Bucket], out: Path, folder: Path
     }
     (folder / "anisora.json").write_text(json.dumps(card, indent=2) + "\n")
     return folder
+
+
+def _halve(module: Any) -> None:
+    """Turns every parameter to fp16, also those that diffusers keeps in float32 for computing: files need no more."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.half()
 
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.

@@ -1,0 +1,150 @@
+"""The bundled recipe in miniature: every stage for a few steps, stopped and resumed, exported, opened by stock diffusers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anisora.errors import BadConfig
+from anisora.training.codec import CodecSettings, fit_linear_code, pixels
+from anisora.training.corpus import CorpusSettings, draw, open_corpus
+from anisora.training.denoiser import DenoiserSettings, draw_area, plan_example
+from anisora.training.run import load_config, main
+
+RECIPE = Path(__file__).parents[2] / "configs" / "bundled.yaml"
+MINIATURE = (
+    "data.clips=12",
+    "data.frames=9",
+    "data.buckets=[[32, 32, 0.75], [48, 32, 0.25]]",
+    "model.codec.z_dim=8",
+    "model.codec.fit_clips=8",
+    "model.codec.decoder_dims=[8, 8, 8]",
+    "model.codec.crop_px=32",
+    "model.denoiser.dim=24",
+    "model.denoiser.num_layers=1",
+    "model.denoiser.num_heads=2",
+    "model.denoiser.ffn_dim=32",
+    "model.denoiser.text_dim=16",
+    "model.denoiser.text_layers=1",
+    "model.denoiser.max_text_tokens=16",
+    "model.denoiser.batch=2",
+    "model.denoiser.frames=[9, 5]",
+    "model.sharpener.dims=[8, 8]",
+    "model.sharpener.depth=1",
+    "model.sharpener.batch=1",
+    "model.sharpener.rows=2",
+    "model.sharpener.crop_px=32",
+    "stages.codec.steps=4",
+    "stages.sharpener.steps=3",
+    "stages.denoiser.steps=4",
+)
+
+
+@pytest.fixture(scope="module")
+def corpus_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.fixture(scope="module")
+def buckets(corpus_folder):
+    settings = CorpusSettings(clips=12, frames=9, buckets=((32, 32, 0.75), (48, 32, 0.25)))
+    return open_corpus(settings, corpus_folder, workers=1)
+
+
+def test_corpus_holds_the_clips_it_names(buckets, corpus_folder):
+    from anisora.synthetic import render_clip
+
+    assert [bucket.video_NTHWC.shape for bucket in buckets] == [(9, 9, 32, 32, 3), (3, 9, 32, 48, 3)]
+    clip = render_clip(0, 2 * 2 + 1, n_frames=9, fps=8, size_px=(48, 32))
+    assert np.array_equal(buckets[1].video_NTHWC[2], clip.video_THWC)
+    assert buckets[1].captions[2] == clip.caption
+    with pytest.raises(BadConfig, match="another corpus"):
+        open_corpus(CorpusSettings(clips=13), corpus_folder)
+
+
+def test_interrupted_rendering_goes_on(buckets, corpus_folder):
+    folder = corpus_folder / "1-48x32"
+    before = np.array(buckets[1].video_NTHWC)
+    (folder / "0.json").unlink()
+    settings = CorpusSettings(clips=12, frames=9, buckets=((32, 32, 0.75), (48, 32, 0.25)))
+    again = open_corpus(settings, corpus_folder, workers=1)
+    assert np.array_equal(again[1].video_NTHWC, before)
+
+
+def test_linear_code_is_the_best_one_of_its_rank(buckets):
+    """Principal components beat any other orthonormal code of the same size on the clips they were fitted on."""
+    settings = CodecSettings(z_dim=8, fit_clips=64, decoder_dims=(8, 8, 8))
+    vae = fit_linear_code(buckets, settings, seed=0)
+    video = pixels(draw(buckets, 8, np.random.default_rng(0))[0])
+
+    def error(code):
+        with torch.no_grad():
+            vae.code.copy_(code)
+            return (vae.decode_linear(vae.encode(video).latent_dist.mode()) - video).square().mean()
+
+    fitted = vae.code.detach().clone()
+    torch.testing.assert_close(fitted @ fitted.T, torch.eye(8), rtol=0, atol=1e-4)
+    random = torch.linalg.qr(torch.randn(768, 8, generator=torch.Generator().manual_seed(0)))[0].T
+    assert error(fitted) < 0.5 * error(random)
+
+
+def test_motion_area_examples_give_the_still_outside(buckets):
+    video_TCHW = pixels(buckets[0].video_NTHWC[:1].copy())[0].transpose(0, 1)
+    rng = np.random.default_rng(0)
+    plan = plan_example(video_TCHW, DenoiserSettings(motion_area_prob=1.0), rng)
+    area = draw_area(video_TCHW, rng)
+    assert area.shape == (1, 32, 32)
+    assert set(area.unique().tolist()) <= {0.0, 1.0}
+    assert plan.motion_T1HW is not None
+    outside = plan.keep_T1HW[5, 0] == 1
+    assert torch.equal(plan.video_TCHW[5][:, outside], video_TCHW[0][:, outside])
+
+
+def test_recipe_trains_resumes_and_exports(tmp_path):
+    overrides = (f"output={tmp_path / 'run'}", *MINIATURE)
+    assert main(RECIPE, overrides, max_minutes=0) is None
+    folder = main(RECIPE, overrides)
+    assert folder == tmp_path / "run" / "export"
+    for stage, steps in (("codec", 4), ("sharpener", 3), ("denoiser", 4)):
+        rows = [json.loads(line) for line in (tmp_path / "run" / stage / "log.jsonl").open()]
+        assert rows[-1]["step"] == steps - 1
+    _stock_and_ours_open(folder)
+
+
+def _stock_and_ours_open(folder):
+    from diffusers import WanImageToVideoPipeline
+    from PIL import Image
+
+    from anisora import AniSoraWanPipeline, Guide
+
+    stock = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    assert stock.vae.config.z_dim == 8
+    pipeline = AniSoraWanPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    picture = Image.new("RGB", (32, 32), (200, 40, 40))
+    shot = pipeline(
+        "a girl waves",
+        guides=[Guide(picture, frame=0)],
+        width=32,
+        height=32,
+        num_frames=9,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    )
+    assert np.asarray(shot.frames[0]).shape == (9, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.codec.zdim=8", "unknown key"),
+        ("model.codec.z_dim=eight", "z_dim"),
+        ("stages.polish={steps: 3}", "polish"),
+        ("method=dance", "dance"),
+    ],
+)
+def test_bad_configs_say_what_is_wrong(override, message):
+    with pytest.raises(BadConfig, match=message):
+        load_config(RECIPE, (override,))
