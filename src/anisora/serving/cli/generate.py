@@ -129,10 +129,8 @@ def _tell(outcome: Any) -> None:
             say(f"note      {note}")
         for guide in made.guides:
             psnr = "equal" if guide.psnr_db is None else f"{guide.psnr_db:.1f} dB"
-            say(
-                f"guide     asked {guide.asked}, landed on frame {guide.frame} "
-                f"(latent frame {guide.slot}, channel {guide.channel}), {psnr}"
-            )
+            place = f"latent frame {guide.slot}" + ("" if guide.channel is None else f", channel {guide.channel}")
+            say(f"guide     asked {guide.asked}, landed on frame {guide.frame} ({place}), {psnr}")
         width, height = made.size
         seconds = sum(made.seconds.values())
         say(f"made      {name}: {made.frames} frames of {width}x{height} in {seconds:.1f} s, {made.forwards} forwards")
