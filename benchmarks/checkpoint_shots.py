@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from anisora.media.frames import to_float_CTHW, to_uint8_THWC
 from anisora.models import catalog
 from anisora.models.codec import Codec
 from anisora.records import Guide, Request
-from anisora.store import canonical_json, sha256_text
+from anisora.store import content_hash
 
 Frames = NDArray[np.uint8]
 
@@ -58,7 +59,7 @@ class Checkpoint:
             "model": self.info.name,
             "weights_sha256": self.weights_sha256,
             "recipe": recipe,
-            "recipe_sha256": sha256_text(canonical_json(recipe)),
+            "recipe_sha256": content_hash(recipe),
             "device": str(self.pipeline.device),
             "size_px": list(self.size_px),
             "frames": self.num_frames,
@@ -115,12 +116,12 @@ class Checkpoint:
 
     def encode(self, frames_THWC: Frames) -> NDArray[np.float32]:
         """Normalised latents [C, F, Y, X]."""
-        return self.codec.encode_BCTHW(to_float_CTHW(frames_THWC)[None])[0].float().cpu().numpy()
+        return self.codec.encode(to_float_CTHW(frames_THWC)[None])[0].float().cpu().numpy()
 
     @torch.no_grad()
     def decode(self, latent_CFYX: NDArray[np.float32], guides: dict[int, NDArray[np.uint8]] | None = None) -> Frames:
         """Frames of latents; with guides, through the decoder that sees them, where the checkpoint has one."""
-        video_BCTHW = self.codec.decode_BCFYX(torch.from_numpy(latent_CFYX)[None])
+        video_BCTHW = self.codec.decode(torch.from_numpy(latent_CFYX)[None])
         if guides and self.pipeline.guide_decoder is not None:
             reference_BCTHW, keep_BTHW = torch.zeros_like(video_BCTHW), torch.zeros_like(video_BCTHW[:, 0])
             for frame, picture in guides.items():
@@ -138,7 +139,7 @@ class Checkpoint:
                 Image.fromarray(picture).save(path)
                 files.append(Guide(str(path), frame))
             request = Request(
-                prompt=prompt, guides=tuple(files), size=self.size_px, frames=self.num_frames, fps=self.fps
+                prompt=prompt, guides=tuple(files), size=self.size_px, frames=self.num_frames, fps=Fraction(self.fps)
             )
             return resolve(request, self.info, self.weights_sha256)
 
@@ -199,6 +200,20 @@ def render(checkpoint: Checkpoint, seed: int, index: int = 0, **options: Any) ->
     )
 
 
+def foreground(clip: Any) -> NDArray[np.bool_]:
+    """Where characters and things are, per frame: [T, H, W]."""
+    return np.asarray(clip.foreground_THW, bool)
+
+
+def motion_area(clip: Any) -> NDArray[np.bool_]:
+    """Where the foreground is at any time, grown by a margin: [H, W]."""
+    import cv2
+
+    union_HW = foreground(clip).any(axis=0).astype(np.uint8)
+    side = 2 * AREA_MARGIN_PX + 1
+    return cv2.dilate(union_HW, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
+
+
 def linear_code_for(checkpoint: Checkpoint) -> linear_code.LinearCode:
     """The best linear code of the VAE's rate, fitted on training clips; kept in the cache, as it depends on no weights."""
     strides, channels = checkpoint.codec.strides, checkpoint.codec.channels
@@ -209,7 +224,7 @@ def linear_code_for(checkpoint: Checkpoint) -> linear_code.LinearCode:
         "strides": [strides.temporal, strides.spatial],
         "shot": [*checkpoint.size_px, checkpoint.num_frames, checkpoint.fps],
     }
-    path = cache_folder().parent / "linear_codes" / f"{sha256_text(canonical_json(key))[:16]}.npz"
+    path = cache_folder().parent / "linear_codes" / f"{content_hash(key)[:16]}.npz"
     if path.exists():
         with np.load(path) as file:
             mean, basis = file["mean"], file["basis"]

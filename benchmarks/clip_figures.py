@@ -94,15 +94,18 @@ def _motion(record: ClipRecord) -> Figures:
         "true_blend_residual": true_residual,
         "foreground_share": float(record.foreground_THW.mean()),
     }
+    residuals = {}
     for arm in ("model", "vae_guided", "vae_cross_fade", "cross_fade", "flow_warp"):
         frames = record.arms[arm]
         own = motion.foreground_motion_px(frames, record.foreground_THW)
         # An arm's own guide frames are what it would blend: its codec's errors are then in both and cancel.
-        residual = motion.blend_residual(frames, frames[ends], ends)
+        residuals[arm] = motion.blend_residual(frames, frames[ends], ends)
         # A truth that moves less than a tenth of a pixel a frame has no amount to compare with.
         figures[f"motion_ratio.{arm}"] = own / true_motion if true_motion >= 0.1 else float("nan")
-        figures[f"blend_residual_ratio.{arm}"] = _ratio(residual, true_residual)
-    return figures
+        figures[f"blend_residual_ratio.{arm}"] = _ratio(residuals[arm], true_residual)
+    # The codec's own errors look like a residual too: those of a true blend, a fade through the same codec, come off.
+    beyond = max(residuals["model"] ** 2 - residuals["vae_cross_fade"] ** 2, 0) ** 0.5
+    return figures | {"blend_residual_beyond_codec": _ratio(beyond, true_residual)}
 
 
 def _mask(record: ClipRecord) -> Figures:
