@@ -97,7 +97,7 @@ class Checkpoint:
         made = self.pipeline(
             asked.text.prompt,
             guides=[Guide(picture, frame) for frame, picture in guides.items()],
-            negative_prompt=asked.text.negative,
+            negative_prompt=asked.text.negative if asked.recipe.guidance > 1 else None,
             width=self.size_px[0],
             height=self.size_px[1],
             num_frames=self.num_frames,
@@ -105,6 +105,8 @@ class Checkpoint:
             num_inference_steps=steps or asked.recipe.steps,
             guidance_scale=asked.recipe.guidance,
             shift=asked.recipe.shift,
+            fit=asked.request.fit,
+            snap=asked.request.snap,
             generator=runtime.generator(seed),
             callback_on_step_end=keep_latents,
             callback_on_step_end_tensor_inputs=["latents"],
