@@ -155,7 +155,9 @@ def summarise(about: dict[str, Any], clips: list[tuple[dict[str, Any], Figures]]
             for split, part in by_split.items()
         },
         "targets": targets(figures),
-        "not_measurable": {name: missing for name in names(figures) if (missing := len(figures) - count(figures, name))},
+        "not_measurable": {
+            name: missing for name in names(figures) if (missing := len(figures) - count(figures, name))
+        },
         "seconds_per_shot": float(np.median([clip["seconds"]["model"] for clip, _ in clips])),
         "seconds_per_clip": float(np.median([clip["seconds"]["clip"] for clip, _ in clips])),
         "peak_rss_bytes": max(clip["peak_rss_bytes"] for clip, _ in clips),

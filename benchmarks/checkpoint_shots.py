@@ -39,6 +39,9 @@ LINEAR_CODE_CLIPS = 48
 #: The motion area is the largest character's, grown by this.
 AREA_MARGIN_PX = 3
 
+#: Owners of pixels below this are characters (synthetic.Truth.ids_THW).
+FIRST_OBJECT = 10
+
 
 class Checkpoint:
     """A loaded pipeline, and what is asked of it here: shots, latents, and its VAE's reconstructions."""
@@ -150,11 +153,11 @@ def make_record(checkpoint: Checkpoint, seed: int, code: linear_code.LinearCode)
     """Every arm of one clip. Even seeds draw what training may see, odd ones what is reserved for measuring."""
     start = time.perf_counter()
     split = ("seen", "reserved")[seed % 2]
-    clip = render(checkpoint, seed, split=split)
+    clip = render(checkpoint, seed, split=split, truth=True)
     truth, prompt = clip.video_THWC, clip.caption
     first, middle, last = 0, checkpoint.num_frames // 2, checkpoint.num_frames - 1
     ends = {first: truth[first], last: truth[last]}
-    area_HW = motion_area(clip)
+    area_HW = motion_area(clip.truth)
     seconds: dict[str, float] = {}
     arms: dict[str, Frames] = {"truth": truth, "pca": code.reconstruct(truth)}
     latents = {"truth": checkpoint.encode(truth)}
@@ -186,13 +189,17 @@ def make_record(checkpoint: Checkpoint, seed: int, code: linear_code.LinearCode)
         "seed": seed,
         "split": split,
         "caption": prompt,
+        "action": clip.action,
+        "style": clip.style,
+        "camera": clip.camera,
         "num_frames": len(truth),
         "fps": checkpoint.fps,
         "guides": {"model": [first, last], "three_guides": [first, middle, last], "no_control": [first]},
         "seconds": seconds,
         "peak_rss_bytes": runtime.peak_rss_bytes(),
     }
-    return ClipRecord(about=about, arms=arms, foreground_THW=foreground(clip), area_HW=area_HW, latents=latents)
+    foreground_THW = clip.truth.foreground_THW
+    return ClipRecord(about=about, arms=arms, foreground_THW=foreground_THW, area_HW=area_HW, latents=latents)
 
 
 def render(checkpoint: Checkpoint, seed: int, index: int = 0, **options: Any) -> Any:
@@ -202,16 +209,16 @@ def render(checkpoint: Checkpoint, seed: int, index: int = 0, **options: Any) ->
     )
 
 
-def foreground(clip: Any) -> NDArray[np.bool_]:
-    """Where characters and things are, per frame: [T, H, W]."""
-    return np.asarray(clip.foreground_THW, bool)
-
-
-def motion_area(clip: Any) -> NDArray[np.bool_]:
-    """Where the foreground is at any time, grown by a margin: [H, W]."""
+def motion_area(truth: synthetic.Truth) -> NDArray[np.bool_]:
+    """Where the largest character (or thing, without one) is at any time, grown by a margin: [H, W]."""
     import cv2
 
-    union_HW = foreground(clip).any(axis=0).astype(np.uint8)
+    owners = [owner for owner in np.unique(truth.ids_THW[truth.foreground_THW]) if owner > 0]
+    if not owners:
+        return np.zeros(truth.ids_THW.shape[1:], bool)
+    characters = [owner for owner in owners if owner < FIRST_OBJECT]
+    largest = max(characters or owners, key=lambda owner: int((truth.ids_THW == owner).sum()))
+    union_HW = (truth.ids_THW == largest).any(axis=0).astype(np.uint8)
     side = 2 * AREA_MARGIN_PX + 1
     return cv2.dilate(union_HW, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
 

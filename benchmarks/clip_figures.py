@@ -20,9 +20,22 @@ Figures = dict[str, float]
 def measure_clip(record: ClipRecord) -> Figures:
     """All figures of one clip."""
     figures: Figures = {}
-    for part in (_codec, _inbetween, _guides, _motion, _mask, _image_to_video):
+    for part in (_codec, _inbetween, _guides, _motion, _mask, _image_to_video, _perceptual):
         figures |= part(record)
     return figures
+
+
+def _perceptual(record: ClipRecord) -> Figures:
+    """Distances of deep features; those of the truth are computed once."""
+    truth = perceptual.features(record.arms["truth"])
+    between, later = ([maps[part] for maps in truth] for part in (slice(1, -1), slice(1, None)))
+    figures = {
+        f"inbetween.perceptual.{arm}": perceptual.feature_distance(perceptual.features(record.arms[arm][1:-1]), between)
+        for arm in INBETWEEN_ARMS
+    }
+    figures["vae_perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["vae"]), truth)
+    figures["i2v.perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["no_control"][1:]), later)
+    return {name: float(distances.mean()) for name, distances in figures.items()}
 
 
 def _codec(record: ClipRecord) -> Figures:
@@ -33,7 +46,6 @@ def _codec(record: ClipRecord) -> Figures:
         "vae_guided_psnr_db": similarity.psnr_db(record.arms["vae_guided"], truth),
         "pca_psnr_db": similarity.psnr_db(record.arms["pca"], truth),
         "vae_ssim": similarity.ssim(record.arms["vae"], truth),
-        "vae_perceptual": float(perceptual.perceptual_distance(record.arms["vae"], truth).mean()),
     }
 
 
@@ -51,7 +63,6 @@ def _inbetween(record: ClipRecord) -> Figures:
             f"inbetween.psnr_db.{arm}": similarity.psnr_db(frames, truth),
             f"inbetween.psnr_foreground_db.{arm}": similarity.psnr_db(frames, truth, foreground),
             f"inbetween.ssim.{arm}": similarity.ssim(frames, truth),
-            f"inbetween.perceptual.{arm}": float(perceptual.perceptual_distance(frames, truth).mean()),
             f"inbetween.latent_mse.{arm}": float(((record.latents[arm][:, 1:] - true_latents) ** 2).mean()),
             f"inbetween.hf_energy.{arm}": _ratio(similarity.hf_energy(frames), detail),
             f"inbetween.hf_energy_foreground.{arm}": _ratio(
@@ -137,7 +148,6 @@ def _image_to_video(record: ClipRecord) -> Figures:
         "i2v.brightness_drift": similarity.brightness_drift(frames, truth[0]),
         "i2v.brightness_drift_truth": similarity.brightness_drift(truth, truth[0]),
         "i2v.motion_ratio": own / true_motion if true_motion >= 0.1 else float("nan"),
-        "i2v.perceptual": float(perceptual.perceptual_distance(frames[1:], truth[1:]).mean()),
         "i2v.psnr_db": similarity.psnr_db(frames[1:], truth[1:]),
         "brightness_drift": similarity.brightness_drift(record.arms["model"], truth[0]),
     }

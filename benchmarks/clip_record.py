@@ -1,11 +1,11 @@
 """What the benchmark of a checkpoint writes down for one clip, so that every figure can be computed again from it.
 
-    DIR/run.json                     settings, checkpoint, recipe: the same for all clips
-    DIR/clips/SEED/clip.json         caption, split, guides, seconds; written last, so a folder without it is unfinished
-    DIR/clips/SEED/ARM.png           the frames of one arm side by side, lossless: frame t is at x = t * width
-    DIR/clips/SEED/foreground.png    the truth's foreground per frame, in the same way; 255 is foreground
-    DIR/clips/SEED/area.png          the motion area given to the masked arms; 255 may move
-    DIR/clips/SEED/latents.npz       normalised latents [C, F, Y, X] by arm
+DIR/run.json                     settings, checkpoint, recipe: the same for all clips
+DIR/clips/SEED/clip.json         caption, split, guides, seconds; written last, so a folder without it is unfinished
+DIR/clips/SEED/ARM.png           the frames of one arm side by side, lossless: frame t is at x = t * width
+DIR/clips/SEED/foreground.png    the truth's foreground per frame, in the same way; 255 is foreground
+DIR/clips/SEED/area.png          the motion area given to the masked arms; 255 may move
+DIR/clips/SEED/latents.npz       normalised latents [C, F, Y, X] by arm
 """
 
 from __future__ import annotations

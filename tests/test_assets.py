@@ -104,7 +104,9 @@ def test_an_installed_package_is_read_where_it_is(tmp_path: Path, monkeypatch: p
     (site / "tiny_weights").mkdir(parents=True)
     (site / "tiny_weights/net.bin").write_bytes(WEIGHTS)
     (site / "tiny_weights-1.0.dist-info").mkdir()
-    (site / "tiny_weights-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+    (site / "tiny_weights-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
+    )
     monkeypatch.syspath_prepend(str(site))
     assert locate(ASSET, tmp_path / "cache") == site / "tiny_weights/net.bin"
 

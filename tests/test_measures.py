@@ -96,6 +96,12 @@ def test_foreground_motion_is_counted_beyond_the_camera():
     assert np.isnan(motion.foreground_motion_px(frames, masks & ~masks))
 
 
+def test_noise_is_no_motion():
+    frames, masks = sliding_square(step_px=3)
+    noise = np.random.default_rng(0).integers(0, 255, frames.shape, dtype=np.uint8)
+    assert motion.foreground_motion_px(noise, masks) < 0.25 * motion.foreground_motion_px(frames, masks)
+
+
 def test_a_cross_fade_is_a_blend_and_true_motion_is_not():
     frames, _ = sliding_square()
     guides = {0: frames[0], 8: frames[8]}

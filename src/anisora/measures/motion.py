@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.measures.flow import Affine, affine_flow, dis_flow, fit_camera, pull
+from anisora.measures.flow import Affine, Flow, affine_flow, dis_flow, fit_camera, pull
 from anisora.measures.similarity import Frames, Mask, luma
 
 #: A pixel has moved when its grey value differs from the first frame's by more than this: the threshold of the
@@ -30,7 +30,8 @@ def foreground_motion_px(frames_THWC: Frames, foreground_THW: Mask) -> float:
     """How far the foreground moves beyond the camera, in pixels per frame: the mean over steps and foreground pixels.
 
     The camera is the affine map that fits the flow of the background best. The foreground of a step is that of either
-    of its frames. NaN when no step has any.
+    of its frames. Flow that does not lead back to where it came from (Sundaram et al. 2010, equation 5) counts as no
+    motion: flow between frames of noise is long and means nothing. NaN when no step has any foreground.
     """
     speeds = []
     for t in range(len(frames_THWC) - 1):
@@ -40,8 +41,17 @@ def foreground_motion_px(frames_THWC: Frames, foreground_THW: Mask) -> float:
         flow = dis_flow(frames_THWC[t], frames_THWC[t + 1])
         background = ~foreground if (~foreground).mean() >= 0.05 else None
         own = flow - affine_flow(fit_camera(flow, background), *flow.shape[:2])
-        speeds.append(float(np.linalg.norm(own[foreground], axis=-1).mean()))
+        length = np.linalg.norm(own, axis=-1) * _leads_back(flow, dis_flow(frames_THWC[t + 1], frames_THWC[t]))
+        speeds.append(float(length[foreground].mean()))
     return float(np.mean(speeds)) if speeds else float("nan")
+
+
+def _leads_back(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
+    """Where going forward and back again ends within half a pixel, or a tenth of the way, of the start."""
+    returned = pull(backward_HW2, forward_HW2)
+    miss = ((forward_HW2 + returned) ** 2).sum(axis=-1)
+    way = (forward_HW2**2).sum(axis=-1) + (returned**2).sum(axis=-1)
+    return miss <= 0.01 * way + 0.5
 
 
 def blend_residual(frames_THWC: Frames, guides_THWC: Frames, at: Sequence[int]) -> float:
@@ -157,9 +167,7 @@ def explained_by_flow(frames_THWC: Frames, area_HW: Mask) -> float:
     return 1 - after / before if before > unseen else float("nan")
 
 
-def _match_brightness(
-    picture: NDArray[np.float32], target: NDArray[np.float32], area_HW: Mask
-) -> NDArray[np.float32]:
+def _match_brightness(picture: NDArray[np.float32], target: NDArray[np.float32], area_HW: Mask) -> NDArray[np.float32]:
     """gain * picture + offset, nearest to the target inside the area."""
     x, y = picture[area_HW].ravel(), target[area_HW].ravel()
     spread = float(x.var())

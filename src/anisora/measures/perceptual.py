@@ -51,12 +51,17 @@ def perceptual_distance(result_THWC: Frames, truth_THWC: Frames) -> NDArray[np.f
     """
     if result_THWC.shape != truth_THWC.shape:
         raise ValueError(f"videos of one shape are compared: got {result_THWC.shape} and {truth_THWC.shape}")
-    with torch.inference_mode():
-        pairs = zip(features(result_THWC), features(truth_THWC), strict=True)
-        stages = [(_unit(a) - _unit(b)).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
+    return feature_distance(features(result_THWC), features(truth_THWC))
+
+
+def feature_distance(result: list[Tensor], truth: list[Tensor]) -> NDArray[np.float32]:
+    """The distance [T] of what `features` made of two videos: saves time where one is compared with many."""
+    pairs = zip(result, truth, strict=True)
+    stages = [(_unit(a) - _unit(b)).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
     return torch.stack(stages).mean(dim=0).numpy()
 
 
+@torch.inference_mode()
 def features(frames_THWC: Frames) -> list[Tensor]:
     """Feature maps [T, C, h, w] of the tapped stages, for uint8 frames of any size."""
     pixels = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float()
