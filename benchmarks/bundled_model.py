@@ -1,8 +1,8 @@
 """How good a checkpoint is, on clips whose every frame is known: one JSON object.
 
     python benchmarks/bundled_model.py --first-seed 9000 --clips 24 --json
-    python benchmarks/bundled_model.py --clips 64 --keep runs/bench --json      # frames of every arm stay; resumable
-    python benchmarks/bundled_model.py --from runs/bench --json                 # the same figures from those files alone
+    python benchmarks/bundled_model.py --clips 64 --keep runs/bench --json   # frames of every arm stay; resumable
+    python benchmarks/bundled_model.py --from runs/bench --json              # the same figures from those files
 
 Each seed gives one synthetic clip, by turns of the kinds seen in training and of those reserved for measuring, and the
 checkpoint makes from it: in-betweens of its first and last frame (with the recipe of `anisora generate` without flags,
@@ -36,13 +36,13 @@ from anisora.evaluation.statistics import paired_interval
 #: Ratios and pops are summed up by their median: one clip that hardly moves must not decide.
 BY_MEDIAN = ("motion_ratio", "i2v.motion_ratio", "guide_pop", "blend_residual", "i2v.brightness_drift")
 
-#: (name, a, b): clip by clip a - b, with its interval.
+#: (name, a, b): clip by clip a - b, with its interval. The fade is the one through the VAE.
 PAIRS = (
-    ("perceptual: model - vae_cross_fade", "inbetween.perceptual.model", "inbetween.perceptual.vae_cross_fade"),
-    ("latent_mse: model - vae_cross_fade", "inbetween.latent_mse.model", "inbetween.latent_mse.vae_cross_fade"),
-    ("latent_mse: one step - vae_cross_fade", "inbetween.latent_mse.model_one_step", "inbetween.latent_mse.vae_cross_fade"),
-    ("psnr_db: model - vae_cross_fade", "inbetween.psnr_db.model", "inbetween.psnr_db.vae_cross_fade"),
-    ("psnr_db: one step - vae_cross_fade", "inbetween.psnr_db.model_one_step", "inbetween.psnr_db.vae_cross_fade"),
+    ("perceptual: model - fade", "inbetween.perceptual.model", "inbetween.perceptual.vae_cross_fade"),
+    ("latent_mse: model - fade", "inbetween.latent_mse.model", "inbetween.latent_mse.vae_cross_fade"),
+    ("latent_mse: one step - fade", "inbetween.latent_mse.model_one_step", "inbetween.latent_mse.vae_cross_fade"),
+    ("psnr_db: model - fade", "inbetween.psnr_db.model", "inbetween.psnr_db.vae_cross_fade"),
+    ("psnr_db: one step - fade", "inbetween.psnr_db.model_one_step", "inbetween.psnr_db.vae_cross_fade"),
     ("psnr_db: model - flow_warp", "inbetween.psnr_db.model", "inbetween.psnr_db.flow_warp"),
     ("perceptual: model - flow_warp", "inbetween.perceptual.model", "inbetween.perceptual.flow_warp"),
     ("mask precision: raw - no control", "mask.precision_raw", "mask.precision_no_control"),

@@ -136,7 +136,7 @@ class Checkpoint:
         return to_uint8_THWC(video_BCTHW[0])
 
     def _resolved(self, prompt: str, guides: dict[int, NDArray[np.uint8]]) -> ResolvedRequest:
-        """The request that `anisora generate --prompt ... --guide ...` resolves to, size and length being the clip's."""
+        """What `anisora generate --prompt ... --guide ...` resolves to, size and length being the clip's."""
         with tempfile.TemporaryDirectory() as scratch:
             files = []
             for frame, picture in guides.items():
@@ -224,7 +224,7 @@ def motion_area(truth: synthetic.Truth) -> NDArray[np.bool_]:
 
 
 def linear_code_for(checkpoint: Checkpoint) -> linear_code.LinearCode:
-    """The best linear code of the VAE's rate, fitted on training clips; kept in the cache, as it depends on no weights."""
+    """The best linear code of the VAE's rate, fitted on training clips; cached, as it depends on no weights."""
     strides, channels = checkpoint.codec.strides, checkpoint.codec.channels
     key = {
         "corpus": synthetic.CORPUS_VERSION,

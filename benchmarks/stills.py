@@ -53,9 +53,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--stills", type=Path, required=True, metavar="DIR", help="a folder of pictures, searched whole"
-    )
+    parser.add_argument("--stills", type=Path, required=True, metavar="DIR", help="a folder of pictures")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--model", default="bundled", metavar="NAME_OR_PATH")
     parser.add_argument("--prompt", default="the character moves")

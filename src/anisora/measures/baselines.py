@@ -6,6 +6,7 @@ one the nearest is held.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -44,7 +45,7 @@ def _between(
 ) -> Frames:
     at = sorted(guides)
     frames: list[Picture] = [guides[at[0]]] * (at[0] + 1)
-    for left, right in zip(at, at[1:], strict=False):
+    for left, right in itertools.pairwise(at):
         mix = pair(guides[left], guides[right])
         for frame in range(left + 1, right):
             frames.append(np.rint(mix((frame - left) / (right - left))).clip(0, 255).astype(np.uint8))

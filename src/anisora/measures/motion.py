@@ -6,6 +6,7 @@ measured (nothing moved, nothing selected) is NaN.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from anisora.measures.similarity import Frames, Mask, luma
 #: AnimateAnything utilities, with which the paper measures its motion masks.
 MOVED_GREY_LEVELS = 20
 
-#: Steps between frames below this mean difference are not seen; used so that a still neighbourhood divides by something.
+#: Steps between frames below this mean difference are not seen; so that a still neighbourhood divides by something.
 UNSEEN_STEP_GREY_LEVELS = 0.25
 
 #: How many steps on each side of a guide are its neighbours.
@@ -55,14 +56,14 @@ def _leads_back(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
 
 
 def blend_residual(frames_THWC: Frames, guides_THWC: Frames, at: Sequence[int]) -> float:
-    """What is left of the frames between guides when the best blend of the two neighbours is taken away, in grey levels.
+    """What is left of the frames between guides beyond the best blend of the two neighbours, in grey levels.
 
     For each frame, both neighbouring guides are moved by the affine map that fits best and blended with the weight that
     fits best; the root of the mean squared difference over all those frames is returned. A cross-fade leaves 0, also
     under a moving camera. `guides_THWC` are the pictures at frames `at`, in order.
     """
     errors = []
-    for (left, a), (right, b) in zip(zip(at, guides_THWC, strict=True), list(zip(at, guides_THWC, strict=True))[1:]):
+    for (left, a), (right, b) in itertools.pairwise(zip(at, guides_THWC, strict=True)):
         for frame in frames_THWC[left + 1 : right]:
             errors.append(_blend_error(frame.astype(np.float32), _moved_onto(frame, a), _moved_onto(frame, b)))
     return float(np.sqrt(np.mean(errors))) if errors else float("nan")
@@ -118,8 +119,8 @@ class MaskMotion:
 def mask_motion(frames_THWC: Frames, area_HW: Mask) -> MaskMotion:
     """Motion-mask precision and recall. A pixel moved when it differs from the first frame at any time.
 
-    The paper (section 5.4, after AnimateAnything) fills the bounding rectangles of the moved regions first, which swells
-    both sets; that form is given beside the plain one.
+    The paper (section 5.4, after AnimateAnything) fills the bounding rectangles of the moved regions first, which
+    swells both sets; that form is given beside the plain one.
     """
     grey = luma(frames_THWC)
     difference_THW = np.abs(grey - grey[0])
@@ -157,7 +158,7 @@ def explained_by_flow(frames_THWC: Frames, area_HW: Mask) -> float:
     is explained to a small part only.
     """
     before = after = 0.0
-    for earlier, later in zip(frames_THWC[:-1], frames_THWC[1:], strict=True):
+    for earlier, later in itertools.pairwise(frames_THWC):
         matched = _match_brightness(earlier.astype(np.float32), later.astype(np.float32), area_HW)
         rounded = np.rint(matched).clip(0, 255).astype(np.uint8)
         moved = pull(matched, dis_flow(later, rounded))

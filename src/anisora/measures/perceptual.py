@@ -117,7 +117,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class MBConv(nn.Module):
-    """An inverted residual: widen (unless expansion is 1), filter each channel, narrow; added to its input if it fits."""
+    """An inverted residual: widen, filter each channel, narrow; added to its input where that fits."""
 
     def __init__(self, kernel: int, stride: int, expansion: int, into: int, out: int) -> None:
         super().__init__()
