@@ -30,7 +30,7 @@ def flow_warp(guides: Mapping[int, Picture], num_frames: int) -> Frames:
     to be straight and even.
     """
 
-    def pair(a: Picture, b: Picture) -> Callable[[float], NDArray[np.float32]]:
+    def pair(a: Picture, b: Picture) -> Callable[[float], NDArray[np.floating]]:
         a_to_b, b_to_a = dis_flow(a, b), dis_flow(b, a)
         start, end = a.astype(np.float32), b.astype(np.float32)
         return lambda u: (1 - u) * pull(start, u * b_to_a) + u * pull(end, (1 - u) * a_to_b)

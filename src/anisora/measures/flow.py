@@ -33,7 +33,7 @@ def dis_flow(first_HWC: NDArray[np.uint8], second_HWC: NDArray[np.uint8]) -> Flo
 def _dis() -> Any:
     import cv2
 
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
     # To the full resolution and not, as the preset has it, to half: at 96 px that takes the error of a sliding square
     # from 0.60 px to 0.24 px.
     dis.setFinestScale(0)

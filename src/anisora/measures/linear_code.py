@@ -57,7 +57,7 @@ def to_blocks(frames_THWC: Frames, temporal: int = 4, spatial: int = 8) -> NDArr
     return blocks.reshape(-1, temporal * spatial * spatial * channels) / 127.5 - 1
 
 
-def from_blocks(blocks: NDArray[np.float32], shape: tuple[int, ...], temporal: int = 4, spatial: int = 8) -> Frames:
+def from_blocks(blocks: NDArray[np.floating], shape: tuple[int, ...], temporal: int = 4, spatial: int = 8) -> Frames:
     """The inverse of `to_blocks`; the first frame is the mean of its repetitions."""
     frames, height, width, channels = shape
     grid = (1 + (frames - 1) // temporal, height // spatial, width // spatial, temporal, spatial, spatial, channels)
