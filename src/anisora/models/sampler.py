@@ -13,6 +13,8 @@ from anisora.errors import BadRequest
 #: family -> recipe name -> diffusers class
 SAMPLERS: dict[str, dict[str, str]] = {
     "flow": {"euler": "FlowMatchEulerDiscreteScheduler", "unipc": "UniPCMultistepScheduler"},
+    # the same path, by a network that predicts the clean sample: stock Euler takes velocities only
+    "sample": {"unipc": "UniPCMultistepScheduler"},
     "v_prediction": {"ddim": "CogVideoXDDIMScheduler", "dpm": "CogVideoXDPMScheduler"},
 }
 
@@ -22,16 +24,17 @@ def make_scheduler(scheduler: Any, sampler: str | None = None, shift: float | No
 
     Raises BadRequest for an unknown sampler, one of the other kind, or a shift on v-prediction.
     """
-    kind = "v_prediction" if scheduler.config.get("prediction_type") == "v_prediction" else "flow"
+    prediction = scheduler.config.get("prediction_type")
+    kind = prediction if prediction in SAMPLERS else "flow"
     names = SAMPLERS[kind]
     if sampler is not None and sampler not in names:
         raise BadRequest("unknown sampler for this checkpoint", got=repr(sampler), expected=" or ".join(names))
-    if shift is not None and kind != "flow":
+    if shift is not None and kind == "v_prediction":
         raise BadRequest("a flow shift on a checkpoint that predicts v", got=shift, hint="leaving shift out")
     if shift is not None and shift <= 0:
         raise BadRequest("flow shift out of range", got=shift, expected="above 0", hint="5.0")
     class_name = type(scheduler).__name__ if sampler is None else names[sampler]
-    return _scheduler_class(class_name).from_config(scheduler.config, **_fields(scheduler, class_name, shift))
+    return _scheduler_class(class_name).from_config(scheduler.config, **_fields(scheduler, class_name, shift, kind))
 
 
 def _scheduler_class(name: str) -> Any:
@@ -40,12 +43,13 @@ def _scheduler_class(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _fields(scheduler: Any, class_name: str, shift: float | None) -> dict[str, Any]:
+def _fields(scheduler: Any, class_name: str, shift: float | None, kind: str) -> dict[str, Any]:
     """The fields that the two flow schedulers spell differently."""
     if shift is None:
         shift = scheduler.config.get("flow_shift", scheduler.config.get("shift"))
     if class_name == "UniPCMultistepScheduler":
-        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift or 1.0}
+        predicts = "sample" if kind == "sample" else "flow_prediction"
+        return {"use_flow_sigmas": True, "prediction_type": predicts, "flow_shift": shift or 1.0}
     if class_name == "FlowMatchEulerDiscreteScheduler":
         return {"shift": shift or 1.0}
     return {}
