@@ -58,8 +58,7 @@ class CheckpointInfo:
 
     `capabilities` is a subset of text, guides, motion_area, keep_video; `motion_score_range` is what the prompt field
     takes, None where the checkpoint was not trained with it; `max_text_tokens` is the length prompts are padded to;
-    `snap` is how guides are placed by default ("exact", or "anisora": multiples of 8); lengths are
-    `frame_multiple * n + 1` frames.
+    `snap` is how guides are placed by default ("exact", or "anisora": multiples of 8).
     """
 
     name: str
@@ -72,9 +71,13 @@ class CheckpointInfo:
     max_text_tokens: int = 512
     snap: str = "exact"
     strides: Strides = field(default_factory=Strides)
-    frame_multiple: int = 4
     image_branch: bool = False
     experts: int = 1
+
+    @property
+    def frame_multiple(self) -> int:
+        """Lengths are `frame_multiple * n + 1` frames."""
+        return self.strides.temporal
 
     @property
     def pipeline_class(self) -> str:
@@ -190,7 +193,6 @@ def _infer_wan(family: str, index: dict, transformer: dict, vae: dict, scheduler
             patch_temporal=patch[0],
             patch_spatial=patch[1],
         ),
-        "frame_multiple": temporal,
         "image_branch": transformer.get("image_dim") is not None,
         "experts": experts,
     }
@@ -214,8 +216,6 @@ def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, An
             patch_temporal=transformer.get("patch_size_t") or 1,
             patch_spatial=transformer.get("patch_size", 2),
         ),
-        # Its VAE decodes latent frames two by two after the first: from an even number it makes 3 frames too many.
-        "frame_multiple": 2 * temporal,
     }
 
 
