@@ -58,7 +58,8 @@ class CheckpointInfo:
 
     `capabilities` is a subset of text, guides, motion_area, keep_video; `motion_score_range` is what the prompt field
     takes, None where the checkpoint was not trained with it; `max_text_tokens` is the length prompts are padded to;
-    `snap` is how guides are placed by default ("exact", or "anisora": multiples of 8).
+    `negative_prompt` is its default, None for the family's; `snap` is how guides are placed by default ("exact", or
+    "anisora": multiples of 8).
     """
 
     name: str
@@ -69,6 +70,7 @@ class CheckpointInfo:
     native: Native = field(default_factory=Native)
     motion_score_range: tuple[float, float] | None = None
     max_text_tokens: int = 512
+    negative_prompt: str | None = None
     snap: str = "exact"
     strides: Strides = field(default_factory=Strides)
     image_branch: bool = False
@@ -120,6 +122,7 @@ def info_json(info: CheckpointInfo) -> dict[str, Any]:
         "native": {"size": list(info.native.size), "frames": info.native.frames, "fps": info.native.fps},
         "motion_score_range": list(info.motion_score_range) if info.motion_score_range else None,
         "max_text_tokens": info.max_text_tokens,
+        "negative_prompt": info.negative_prompt,
         "snap": info.snap,
     }
 
@@ -221,7 +224,16 @@ def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, An
 
 def _overlaid(info: CheckpointInfo, source: dict[str, Any]) -> CheckpointInfo:
     """`info` with the fields of an anisora.json laid over it."""
-    known = ("family", "capabilities", "recipe", "native", "motion_score_range", "max_text_tokens", "snap")
+    known = (
+        "family",
+        "capabilities",
+        "recipe",
+        "native",
+        "motion_score_range",
+        "max_text_tokens",
+        "negative_prompt",
+        "snap",
+    )
     where = info.path / INFO_FILE
     _check_keys(source, known, where)
     changes: dict[str, Any] = {}
@@ -241,7 +253,7 @@ def _overlaid(info: CheckpointInfo, source: dict[str, Any]) -> CheckpointInfo:
             changes["motion_score_range"] = (float(low), float(high))
     except (TypeError, ValueError) as error:
         raise BadCheckpoint("a mistyped field in a checkpoint", got=f"{where}: {error}") from error
-    changes |= {key: source[key] for key in ("family", "max_text_tokens", "snap") if key in source}
+    changes |= {key: source[key] for key in ("family", "max_text_tokens", "negative_prompt", "snap") if key in source}
     info = replace(info, **changes)
     _check_values(info, where)
     return info
@@ -261,6 +273,12 @@ def _check_values(info: CheckpointInfo, where: Path) -> None:
         (info.family in FAMILIES, "family", info.family, " or ".join(FAMILIES)),
         (set(info.capabilities) <= set(CAPABILITIES), "capabilities", info.capabilities, " and ".join(CAPABILITIES)),
         (info.snap in ("exact", "anisora"), "snap", info.snap, "exact or anisora"),
+        (
+            info.negative_prompt is None or isinstance(info.negative_prompt, str),
+            "negative_prompt",
+            info.negative_prompt,
+            "text",
+        ),
         (isinstance(info.max_text_tokens, int), "max_text_tokens", info.max_text_tokens, "a whole number"),
         (isinstance(info.recipe.steps, int) and info.recipe.steps >= 1, "recipe.steps", info.recipe.steps, "1 or more"),
     ]
