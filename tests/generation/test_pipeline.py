@@ -328,8 +328,8 @@ def test_cogvideox_makes_other_sizes(tiny_pipeline, picture):
     for family in ("cogvideox", "cogvideox-packed"):
         out = tiny_pipeline(family)("", [Guide(picture())], width=64, height=48, num_frames=17)
         assert out.frames.shape == (1, 17, 48, 64, 3)
-        with pytest.raises(BadSize, match="8n\\+1; try 9 or 17"):  # stock makes 16 frames of 13
-            tiny_pipeline(family)("", [Guide(picture())], num_frames=13)
+        # An even number of latent frames, of which stock's decoder makes 16 frames.
+        assert tiny_pipeline(family)("", [Guide(picture())], num_frames=13).frames.shape[1] == 13
 
 
 # Loading, saving, faults.

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+import anisora
 from anisora.errors import BadCheckpoint, BadRequest
 from anisora.models.catalog import resolve
 from anisora.models.lora import load_lora

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from functools import cache
 from pathlib import Path
 
 import diffusers
@@ -34,6 +35,12 @@ PARTS = ("transformer", "transformer_2", "vae")
 
 
 def stock_model(config):
+    return _built(json.dumps(config))
+
+
+@cache
+def _built(config):
+    config = json.loads(config)
     with torch.device("meta"):
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
@@ -108,7 +115,7 @@ def test_what_is_inferred_from_their_configs(tmp_path):
     wan21, wan22, vace = infos["wan2.1-i2v-14b-480p"], infos["wan2.2-i2v-a14b"], infos["wan2.1-vace-14b"]
     assert (wan21.family, wan21.image_branch, wan21.experts, wan21.max_text_tokens) == ("wan", True, 1, 512)
     assert (wan22.family, wan22.image_branch, wan22.experts, wan22.recipe.boundary) == ("wan", False, 2, 0.9)
-    assert (vace.family, vace.recipe.shift, vace.frame_multiple) == ("vace", 3.0, 4)
+    assert (vace.family, vace.recipe.shift) == ("vace", 3.0)
     old, new = infos["cogvideox-5b-i2v"], infos["cogvideox1.5-5b-i2v"]
     assert (old.family, old.native.size, old.native.frames, old.max_text_tokens) == ("cogvideox", (720, 480), 49, 226)
     assert (new.native.size, new.native.frames, new.strides.patch_temporal) == ((1360, 768), 81, 2)

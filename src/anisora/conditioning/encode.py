@@ -83,7 +83,7 @@ def _encode_cogvideox(
         num_latent_frames,
         height // strides.spatial,
         width // strides.spatial,
-        device=codec.vae.device,
+        device=codec.device,
     )
     for sample, plan in enumerate(plans):
         video_TCHW = _weakened_TCHW(plan)

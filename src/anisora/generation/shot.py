@@ -19,6 +19,7 @@ from anisora.conditioning.composite import composite as composited
 from anisora.conditioning.encode import Conditions, encode
 from anisora.conditioning.plan import ConditionPlan, Landing, plan
 from anisora.errors import BadRequest, BadSize, OutOfMemory
+from anisora.media.frames import Fit
 from anisora.models import catalog
 from anisora.models.checkpoint import CheckpointInfo, Recipe, infer
 from anisora.models.codec import Codec
@@ -87,7 +88,7 @@ class Shot:
 
     def add_mask(self, transformer: Any, projection: Any, mask_BMFYX: torch.Tensor) -> None:
         """Until the call ends, the transformer sees the projected mask."""
-        projection.to(transformer.device)
+        projection.to(self.codec.device)
         self.closing.enter_context(mask_added(transformer, projection, mask_BMFYX))
 
     def count(self, networks: Sequence[Any]) -> None:
@@ -163,8 +164,9 @@ class ShotMixin:
 
     def _inferred(self) -> CheckpointInfo:
         index = dict(self.config) | {"_class_name": self.stock_class.__name__}  # type: ignore[attr-defined]
-        configs = [dict(part.config) for part in (self._networks()[0], self.vae, self.scheduler)]  # type: ignore[attr-defined]
-        fields = infer(index, *configs, masked=self.mask_projection is not None)
+        parts = (self._networks()[0], self.vae, self.scheduler)  # type: ignore[attr-defined]
+        transformer, vae, scheduler = (dict(part.config) for part in parts)
+        fields = infer(index, transformer, vae, scheduler, masked=self.mask_projection is not None)
         return CheckpointInfo(name=type(self).__name__, path=Path(), **fields)
 
     def use_checkpoint(self, info: CheckpointInfo) -> None:
@@ -217,7 +219,7 @@ class ShotMixin:
         guidance_scale: float | None = None,
         shift: float | None = None,
         generator: Any = None,
-        fit: str = "cover",
+        fit: Fit = "cover",
         snap: str | None = None,
         composite: bool = True,
         feather_px: int | None = None,
@@ -246,7 +248,6 @@ class ShotMixin:
         num_tokens = self._num_text_tokens(prompt, prompt_embeds, max_sequence_length)
         size_px = self._size_px(width, height, guides, video)
         num_frames = info.native.frames if num_frames is None else num_frames
-        geometry.check_num_frames(num_frames, info.frame_multiple)
         warnings = _warnings(info, motion_mask, video, composite)
         with _memory(size_px, num_frames, self.device):  # type: ignore[attr-defined]
             made = plan(

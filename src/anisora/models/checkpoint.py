@@ -59,7 +59,7 @@ class CheckpointInfo:
     `capabilities` is a subset of text, guides, motion_area, keep_video; `motion_score_range` is what the prompt field
     takes, None where the checkpoint was not trained with it; `max_text_tokens` is the length prompts are padded to;
     `negative_prompt` is its default, None for the family's; `snap` is how guides are placed by default ("exact", or
-    "anisora": multiples of 8); lengths are `frame_multiple * n + 1` frames.
+    "anisora": multiples of 8).
     """
 
     name: str
@@ -73,9 +73,13 @@ class CheckpointInfo:
     negative_prompt: str | None = None
     snap: str = "exact"
     strides: Strides = field(default_factory=Strides)
-    frame_multiple: int = 4
     image_branch: bool = False
     experts: int = 1
+
+    @property
+    def frame_multiple(self) -> int:
+        """Lengths are `frame_multiple * n + 1` frames."""
+        return self.strides.temporal
 
     @property
     def pipeline_class(self) -> str:
@@ -192,7 +196,6 @@ def _infer_wan(family: str, index: dict, transformer: dict, vae: dict, scheduler
             patch_temporal=patch[0],
             patch_spatial=patch[1],
         ),
-        "frame_multiple": temporal,
         "image_branch": transformer.get("image_dim") is not None,
         "experts": experts,
     }
@@ -216,8 +219,6 @@ def _infer_cogvideox(transformer: dict, vae: dict, masked: bool) -> dict[str, An
             patch_temporal=transformer.get("patch_size_t") or 1,
             patch_spatial=transformer.get("patch_size", 2),
         ),
-        # Its VAE decodes latent frames two by two after the first: from an even number it makes 3 frames too many.
-        "frame_multiple": 2 * temporal,
     }
 
 

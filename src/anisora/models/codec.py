@@ -29,6 +29,13 @@ class Codec:
         self.channels: int = vae.config["z_dim" if "z_dim" in vae.config else "latent_channels"]
         self.strides = vae_strides(vae.config)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the VAE wants its input: with offloading, not where its weights lie."""
+        from diffusers.utils.torch_utils import get_module_execution_device
+
+        return get_module_execution_device(self.vae)
+
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Normalised latents [B, C, F, Y, X] in float32 of a video in [-1, 1]: the posterior's mode, or a sample of it.
@@ -53,7 +60,7 @@ class Codec:
     def decode(self, latent_BCFYX: Tensor) -> Tensor:
         """The video [B, 3, T, H, W] of normalised latents, about [-1, 1], in the VAE's dtype."""
         num_frames = geometry.pixel_frames(latent_BCFYX.shape[2], self.strides.temporal)
-        latent_BCFYX = self.denormalise(latent_BCFYX.to(self.vae.device, torch.float32))
+        latent_BCFYX = self.denormalise(latent_BCFYX.to(self.device, torch.float32))
         if self.needs_odd_frames and latent_BCFYX.shape[2] % 2 == 0:
             latent_BCFYX = torch.cat([latent_BCFYX, latent_BCFYX[:, :, -1:]], dim=2)
         return self.vae.decode(latent_BCFYX.to(self.vae.dtype), return_dict=False)[0][:, :, :num_frames]
@@ -83,7 +90,7 @@ class Codec:
         return latent_BCFYX / (1 / std) + mean
 
     def _posterior_BCFYX(self, video_BCTHW: Tensor, generator: torch.Generator | None) -> Tensor:
-        posterior = self.vae.encode(video_BCTHW.to(self.vae.device, self.vae.dtype)).latent_dist
+        posterior = self.vae.encode(video_BCTHW.to(self.device, self.vae.dtype)).latent_dist
         return (posterior.mode() if generator is None else posterior.sample(generator)).float()
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,15 @@ def convert_checkpoint(
         dropped += lost
     total = sum(map(len, plans.values()))
     done = 0
-    with files.atomic_folder(out, members=r"(?!)") as partial:
+    with files.atomic_folder(out, members=r"(?!)") as folder:
         for network, tensors in plans.items():
-            for written in _write_network(partial / network, tensors, configs[network], dtype, shard_bytes):
+            for written in _write_network(folder / network, tensors, configs[network], dtype, shard_bytes):
                 done += written
                 if progress:
                     progress(done, total)
-        _take_over(base, index, partial, networks, configs, name)
-        verify(partial)
-        weights = [path for network in networks for path in (partial / network).glob("*.safetensors")]
+        _take_over(base, index, folder, networks, configs, name)
+        verify(folder)
+        weights = [path for network in networks for path in (folder / network).glob("*.safetensors")]
         num_bytes = sum(path.stat().st_size for path in weights)
     return ConversionReport(
         path=str(out),
@@ -153,7 +154,7 @@ def _from_safetensors(path: Path) -> dict[str, _Tensor]:
 
     shapes = safetensors_shapes(path)
     file = safe_open(path, framework="pt")
-    return {name: _Tensor(shape, lambda name=name: file.get_tensor(name)) for name, shape in shapes.items()}
+    return {name: _Tensor(shape, partial(file.get_tensor, name)) for name, shape in shapes.items()}
 
 
 def _from_torch(path: Path) -> dict[str, _Tensor]:
@@ -169,7 +170,7 @@ def _from_torch(path: Path) -> dict[str, _Tensor]:
     for wrapper in ("model", "module", "state_dict"):
         state = state[wrapper] if isinstance(state, dict) and wrapper in state else state
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    return {name: _Tensor(tuple(value.shape), lambda value=value: value) for name, value in tensors.items()}
+    return {name: _Tensor(tuple(value.shape), partial(tensors.__getitem__, name)) for name, value in tensors.items()}
 
 
 _READERS: dict[str, Callable[[Path], dict[str, _Tensor]]] = {
@@ -330,7 +331,7 @@ def _write_network(
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shards = _shards(tensors, DTYPES[dtype], shard_bytes)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = (
             f"{_WEIGHTS}-{number:05d}-of-{len(shards):05d}.safetensors"

@@ -41,7 +41,8 @@ class MaskProjection(ModelMixin, ConfigMixin):
         patch = (patch_size_t or 1, patch_size, patch_size)
         self.proj = nn.Conv3d(out_channels, inner_dim, patch, stride=patch)
         nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        if self.proj.bias is not None:
+            nn.init.zeros_(self.proj.bias)
 
     @classmethod
     def matching(cls, transformer: Any, mask_channels: int = 4) -> MaskProjection:
