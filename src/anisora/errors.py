@@ -15,6 +15,7 @@ AnisoraError                 everything raised on purpose
     ├── WriteFailed          disk full, no right to write
     ├── OutOfMemory          says what to lower
     ├── MissingExtra         an optional package is not installed; names the extra
+    ├── AssetMissing         a small weight file could not be fetched, or its bytes are not those expected
     └── Diverged             a loss that is not a number
 
 Every message says what was got, what was expected and what to try.
@@ -96,6 +97,10 @@ class OutOfMemory(Failed):
 
 class MissingExtra(Failed):
     """An optional package is needed and not installed."""
+
+
+class AssetMissing(Failed):
+    """A small weight file that arrives inside a pip package could not be had."""
 
 
 class Diverged(Failed):

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from anisora.errors import BadCheckpoint, BadRequest
+from anisora.models.catalog import resolve
 from anisora.models.lora import load_lora
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -32,11 +33,9 @@ def write_lora(folder, pipeline, seed=0, alpha=4):
 def fresh(tiny):
     def load(family):
         folder = tiny(family)
-        pipeline = getattr(anisora, anisora.models.catalog.resolve(folder).pipeline_class).from_pretrained(folder)
+        pipeline = getattr(anisora, resolve(folder).pipeline_class).from_pretrained(folder)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
-
-    import anisora.models.catalog
 
     return load
 

@@ -1,7 +1,7 @@
 """Low-rank weights laid over a pipeline, through diffusers' loaders, with an account of what was matched.
 
-The loaders drop keys that fit nothing with a warning at best: a LoRA of another model then loads, and does nothing. Here the keys
-are compared with the network first; none matching is an error, some not matching is told.
+The loaders drop keys that fit nothing with a warning at best: a LoRA of another model then loads, and does nothing. Here
+the keys are compared with the network first; none matching is an error, some not matching is told.
 """
 
 from __future__ import annotations

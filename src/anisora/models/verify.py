@@ -1,8 +1,8 @@
 """Whether a checkpoint folder holds what its configs promise, told from file headers before any weight is read.
 
-A missing tensor is left random by the loading libraries, with a warning at best, and the shot is noise; a cut-off download fails
-minutes into loading. Both are found here in well under a second: safetensors headers name every tensor with its shape, and
-the stock class built on the meta device says what it wants.
+A missing tensor is left random by the loading libraries, with a warning at best, and the shot is noise; a cut-off
+download fails minutes into loading. Both are found here in well under a second: safetensors headers name every tensor
+with its shape, and the stock class built on the meta device says what it wants.
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""The figures of one clip, from its record alone: a flat dict from a dotted name to a number.
+
+NaN means that the clip has nothing to measure (no foreground, nothing moved); such clips are left out of a mean, and
+counted. The definitions are those of `anisora.measures`; what is compared with what is decided here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from clip_record import ClipRecord
+
+from anisora.measures import motion, perceptual, similarity
+
+#: First and last frame given: the checkpoint's recipe, its one-step mean, and what each must be compared with.
+INBETWEEN_ARMS = ("model", "model_one_step", "vae_cross_fade", "cross_fade", "flow_warp")
+
+Figures = dict[str, float]
+
+
+def measure_clip(record: ClipRecord) -> Figures:
+    """All figures of one clip."""
+    figures: Figures = {}
+    for part in (_codec, _inbetween, _guides, _motion, _mask, _image_to_video, _perceptual):
+        figures |= part(record)
+    return figures
+
+
+def _perceptual(record: ClipRecord) -> Figures:
+    """Distances of deep features; those of the truth are computed once."""
+    truth = perceptual.features(record.arms["truth"])
+    between, later = ([maps[part] for maps in truth] for part in (slice(1, -1), slice(1, None)))
+    figures = {
+        f"inbetween.perceptual.{arm}": perceptual.feature_distance(perceptual.features(record.arms[arm][1:-1]), between)
+        for arm in INBETWEEN_ARMS
+    }
+    figures["vae_perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["vae"]), truth)
+    figures["i2v.perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["no_control"][1:]), later)
+    return {name: float(distances.mean()) for name, distances in figures.items()}
+
+
+def _codec(record: ClipRecord) -> Figures:
+    """What the checkpoint's VAE makes of the truth, and what the best linear code of equal rate makes of it."""
+    truth = record.arms["truth"]
+    return {
+        "vae_psnr_db": similarity.psnr_db(record.arms["vae"], truth),
+        "vae_guided_psnr_db": similarity.psnr_db(record.arms["vae_guided"], truth),
+        "pca_psnr_db": similarity.psnr_db(record.arms["pca"], truth),
+        "vae_ssim": similarity.ssim(record.arms["vae"], truth),
+    }
+
+
+def _inbetween(record: ClipRecord) -> Figures:
+    """The frames between a given first and last one, against the truth."""
+    truth, foreground = record.arms["truth"][1:-1], record.foreground_THW[1:-1]
+    # What the checkpoint's decoder, with the same guides, makes of the true latents: the detail it could show.
+    detail = similarity.hf_energy(record.arms["vae_guided"][1:-1])
+    detail_foreground = similarity.hf_energy(record.arms["vae_guided"][1:-1], foreground)
+    true_latents = record.latents["truth"][:, 1:]
+    figures: Figures = {}
+    for arm in INBETWEEN_ARMS:
+        frames = record.arms[arm][1:-1]
+        figures |= {
+            f"inbetween.psnr_db.{arm}": similarity.psnr_db(frames, truth),
+            f"inbetween.psnr_foreground_db.{arm}": similarity.psnr_db(frames, truth, foreground),
+            f"inbetween.ssim.{arm}": similarity.ssim(frames, truth),
+            f"inbetween.latent_mse.{arm}": float(((record.latents[arm][:, 1:] - true_latents) ** 2).mean()),
+            f"inbetween.hf_energy.{arm}": _ratio(similarity.hf_energy(frames), detail),
+            f"inbetween.hf_energy_foreground.{arm}": _ratio(
+                similarity.hf_energy(frames, foreground), detail_foreground
+            ),
+        }
+    return figures
+
+
+def _guides(record: ClipRecord) -> Figures:
+    """How exactly the guides are shown, and whether the motion runs through them evenly."""
+    truth, vae = record.arms["truth"], record.arms["vae_guided"]
+    ends, three = record.about["guides"]["model"], record.about["guides"]["three_guides"]
+    gap = {
+        arm: similarity.psnr_db(vae[at], truth[at]) - similarity.psnr_db(record.arms[arm][at], truth[at])
+        for arm, at in (("model", ends), ("three_guides", three))
+    }
+    plain_gap = similarity.psnr_db(record.arms["vae"][ends], truth[ends]) - similarity.psnr_db(
+        record.arms["model"][ends], truth[ends]
+    )
+    figures = {
+        "guide_gap_db": gap["model"],
+        "guide_gap_three_db": gap["three_guides"],
+        "guide_gap_plain_vae_db": plain_gap,
+        "guide_pop.inner": motion.guide_pop(record.arms["three_guides"], three[1]),
+        "guide_pop.inner_truth": motion.guide_pop(truth, three[1]),
+    }
+    for name, arm in (("ends", "model"), ("ends_truth", "truth"), ("ends_vae", "vae_guided")):
+        figures[f"guide_pop.{name}"] = float(np.mean([motion.guide_pop(record.arms[arm], at) for at in ends]))
+    return figures
+
+
+def _motion(record: ClipRecord) -> Figures:
+    """How much moves beyond the camera, beside the truth, and whether the frames are blends of the guides."""
+    truth, ends = record.arms["truth"], record.about["guides"]["model"]
+    true_motion = motion.foreground_motion_px(truth, record.foreground_THW)
+    true_residual = motion.blend_residual(truth, truth[ends], ends)
+    figures = {
+        "true_motion_px": true_motion,
+        "true_blend_residual": true_residual,
+        "foreground_share": float(record.foreground_THW.mean()),
+    }
+    residuals = {}
+    for arm in ("model", "vae_guided", "vae_cross_fade", "cross_fade", "flow_warp"):
+        frames = record.arms[arm]
+        own = motion.foreground_motion_px(frames, record.foreground_THW)
+        # An arm's own guide frames are what it would blend: its codec's errors are then in both and cancel.
+        residuals[arm] = motion.blend_residual(frames, frames[ends], ends)
+        # A truth that moves less than a tenth of a pixel a frame has no amount to compare with.
+        figures[f"motion_ratio.{arm}"] = own / true_motion if true_motion >= 0.1 else float("nan")
+        figures[f"blend_residual_ratio.{arm}"] = _ratio(residuals[arm], true_residual)
+    # The codec's own errors look like a residual too: those of a true blend, a fade through the same codec, come off.
+    beyond = max(residuals["model"] ** 2 - residuals["vae_cross_fade"] ** 2, 0) ** 0.5
+    return figures | {"blend_residual_beyond_codec": _ratio(beyond, true_residual)}
+
+
+def _mask(record: ClipRecord) -> Figures:
+    """The motion area: composited, raw, and without any control on the same clip, guide, prompt and noise."""
+    area, guide = record.area_HW, record.arms["truth"][0]
+    if not area.any() or area.all():
+        return {}
+    figures: Figures = {"mask.area_share": float(area.mean())}
+    arms = {"": "mask_composited", "_raw": "mask_raw", "_no_control": "no_control", "_truth": "truth"}
+    for suffix, arm in arms.items():
+        moved = motion.mask_motion(record.arms[arm], area)
+        figures |= {
+            f"mask.precision{suffix}": moved.precision,
+            f"mask.recall{suffix}": moved.recall,
+            f"mask.precision_rectangles{suffix}": moved.precision_rectangles,
+            f"mask.leakage{suffix}": moved.leakage,
+            f"mask.explained_by_flow{suffix}": motion.explained_by_flow(record.arms[arm], area),
+        }
+    outside = record.arms["mask_composited"][:, ~area].astype(int) - guide[~area]
+    return figures | {"mask.outside_max_difference": float(np.abs(outside).max())}
+
+
+def _image_to_video(record: ClipRecord) -> Figures:
+    """Only the first frame given."""
+    frames, truth = record.arms["no_control"], record.arms["truth"]
+    true_motion = motion.foreground_motion_px(truth, record.foreground_THW)
+    own = motion.foreground_motion_px(frames, record.foreground_THW)
+    return {
+        "i2v.brightness_drift": similarity.brightness_drift(frames, truth[0]),
+        "i2v.brightness_drift_truth": similarity.brightness_drift(truth, truth[0]),
+        "i2v.motion_ratio": own / true_motion if true_motion >= 0.1 else float("nan"),
+        "i2v.psnr_db": similarity.psnr_db(frames[1:], truth[1:]),
+        "brightness_drift": similarity.brightness_drift(record.arms["model"], truth[0]),
+    }
+
+
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference > 0 else float("nan")

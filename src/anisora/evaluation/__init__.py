@@ -1,0 +1,1 @@
+"""How good is it: measures over many shots, with their uncertainty."""
