@@ -19,6 +19,9 @@ from anisora.errors import AnisoraError, BadRequest, OutOfMemory
 from anisora.serving.cli import demo, doctor, generate, models, train
 from anisora.serving.cli.console import say
 
+#: exit code of a command that was stopped by Ctrl-C or asked to end
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="anisora",
     help="Animation shots from stills, keyframes and motion masks.",
@@ -66,18 +69,23 @@ def _terminated(signal_number: int, frame: object) -> None:
 def run(words: list[str], *, debug: bool = False) -> int:
     """The exit code of one command line; everything that can go wrong is told here, once."""
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, standalone_mode=False)  # typer turns Ctrl-C into this code, or raises Abort, by its version
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; what is finished is kept, run the same command again to go on")
-        return 130
+        return _interrupted()
     except typer.Exit as leaving:
         return leaving.exit_code
     except Exception as problem:
         if debug:
             raise
         return _report(problem)
+
+
+def _interrupted() -> int:
+    # not through the console: the interruption may have hit it in the middle of a line
+    sys.stderr.write("interrupted; what is finished is kept, run the same command again to go on\n")
+    return INTERRUPTED
 
 
 def _report(problem: Exception) -> int:
