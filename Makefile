@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check format docs bench clean
+.PHONY: demo test test-all check format docs bench pictures clean
 .DEFAULT_GOAL := test
 
 # torch goes first: where a CPU build is offered, the pinned version takes it and nothing later pulls another.
@@ -41,6 +41,10 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py --json
 	$(BIN)/python benchmarks/bundled_model.py --first-seed 9000 --clips 24 --json
+
+# The pictures of README.md, made by the bundled model from guides that the synthetic corpus draws.
+pictures: $(VENV)/.installed
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf $(VENV) build dist site demo .pytest_cache .ruff_cache .mypy_cache

@@ -153,7 +153,9 @@ def test_random_weights_change_the_model_and_nothing_else(
 
     monkeypatch.setattr(checkpoint_shots, "LINEAR_CODE_CLIPS", 2)
     monkeypatch.setenv("ANISORA_CACHE", str(tmp_path / "cache"))
-    benchmark.record_run(tmp_path / "random", argparse.Namespace(**{**vars(options), "clips": 1, "randomise_dit": True}))
+    benchmark.record_run(
+        tmp_path / "random", argparse.Namespace(**{**vars(options), "clips": 1, "randomise_dit": True})
+    )
     trained, random = (clip_record.read(clip_record.finished(f)[0]) for f in (run, tmp_path / "random"))
     same = {arm for arm in trained.arms if (trained.arms[arm] == random.arms[arm]).all()}
     assert same == {"truth", "pca", "vae", "vae_guided", "vae_cross_fade", "cross_fade", "flow_warp"}

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 #: collective backend by device type; a CPU process group runs on gloo.
 COLLECTIVES = {"cuda": "nccl", "npu": "hccl", "cpu": "gloo"}
 
+#: what may be asked for, as error messages show it
+DEVICE_EXAMPLES = "cpu, cuda, cuda:1, npu, mps"
+
 
 def pick_device(wanted: str | None = None) -> torch.device:
     """`wanted`, else the accelerator torch reports (cuda, npu, mps, xpu, ...), else the CPU."""

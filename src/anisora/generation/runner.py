@@ -106,7 +106,7 @@ def _device(wanted: str | None) -> Any:
     try:
         return runtime.pick_device(wanted)
     except RuntimeError as problem:
-        raise BadRequest("unknown device", got=repr(wanted), expected="cpu, cuda, cuda:1, npu, mps") from problem
+        raise BadRequest("unknown device", got=repr(wanted), expected=runtime.DEVICE_EXAMPLES) from problem
 
 
 def _place(pipeline: Any, device: Any, offload: str | None) -> None:
