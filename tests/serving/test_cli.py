@@ -205,7 +205,12 @@ def test_an_interrupted_file_of_shots_goes_on(
     line = ["generate", "--request", str(tmp_path / "shots.yaml"), *words[3:], "--out", str(tmp_path / "made")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     running = subprocess.Popen(
-        [sys.executable, "-m", "anisora", *line], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "anisora", *line],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A suite started in the background hands down a SIGINT that is ignored; a user's shell does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = tmp_path / "made" / "shots_001.json"
     until = time.monotonic() + 300
