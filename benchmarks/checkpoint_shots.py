@@ -19,11 +19,11 @@ from clip_record import ClipRecord
 from numpy.typing import NDArray
 from PIL import Image
 
-import anisora
 from anisora import runtime, synthetic
 from anisora.assets import cache_folder
 from anisora.files import write_atomic
 from anisora.generation.request import ResolvedRequest, resolve
+from anisora.generation.runner import Session
 from anisora.measures import baselines, linear_code
 from anisora.media.frames import to_float_CTHW, to_uint8_THWC
 from anisora.models import catalog
@@ -48,9 +48,8 @@ class Checkpoint:
 
     def __init__(self, model: str, size_px: tuple[int, int], num_frames: int, fps: int) -> None:
         self.info = catalog.resolve(model)
-        self.pipeline = getattr(anisora, self.info.pipeline_class).from_pretrained(self.info.path)
-        self.pipeline.to(runtime.pick_device())
-        self.pipeline.set_progress_bar_config(disable=True)
+        # As `anisora generate` loads it: device and dtype are part of what is measured.
+        self.pipeline, _ = Session().pipeline(model)
         self.codec = Codec(self.pipeline.vae)
         self.weights_sha256 = catalog.weights_sha256(self.info.path)
         self.size_px, self.num_frames, self.fps = size_px, num_frames, fps
@@ -64,6 +63,7 @@ class Checkpoint:
             "recipe": recipe,
             "recipe_sha256": content_hash(recipe),
             "device": str(self.pipeline.device),
+            "dtype": str(self.pipeline.transformer.dtype).removeprefix("torch."),
             "size_px": list(self.size_px),
             "frames": self.num_frames,
             "fps": self.fps,

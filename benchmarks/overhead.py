@@ -62,16 +62,15 @@ def pipeline_figures(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    import anisora
     from anisora import Guide
+    from anisora.generation.runner import Session
     from anisora.models import catalog
 
     info = catalog.resolve(options.model)
-    ours = getattr(anisora, info.pipeline_class).from_pretrained(info.path)
-    stock = ours.stock_class.from_pretrained(info.path)
+    ours, _ = Session().pipeline(options.model)
+    stock = ours.stock_class.from_pretrained(info.path, dtype=ours.transformer.dtype).to(ours.device)
     stock.scheduler = ours.scheduler  # the recipe's sampler and shift
-    for pipeline in (ours, stock):
-        pipeline.set_progress_bar_config(disable=True)
+    stock.set_progress_bar_config(disable=True)
     picture = picture_of(options.size)
     steps = options.steps or info.recipe.steps
     shape = {"height": options.size, "width": options.size, "num_frames": options.frames, "num_inference_steps": steps}
