@@ -55,6 +55,7 @@ def _inbetween(record: ClipRecord) -> Figures:
     # What the checkpoint's decoder, with the same guides, makes of the true latents: the detail it could show.
     detail = similarity.hf_energy(record.arms["vae_guided"][1:-1])
     detail_foreground = similarity.hf_energy(record.arms["vae_guided"][1:-1], foreground)
+    detail_plain = similarity.hf_energy(record.arms["vae"][1:-1])
     true_latents = record.latents["truth"][:, 1:]
     figures: Figures = {}
     for arm in INBETWEEN_ARMS:
@@ -65,6 +66,7 @@ def _inbetween(record: ClipRecord) -> Figures:
             f"inbetween.ssim.{arm}": similarity.ssim(frames, truth),
             f"inbetween.latent_mse.{arm}": float(((record.latents[arm][:, 1:] - true_latents) ** 2).mean()),
             f"inbetween.hf_energy.{arm}": _ratio(similarity.hf_energy(frames), detail),
+            f"inbetween.hf_energy_plain_vae.{arm}": _ratio(similarity.hf_energy(frames), detail_plain),
             f"inbetween.hf_energy_foreground.{arm}": _ratio(
                 similarity.hf_energy(frames, foreground), detail_foreground
             ),
@@ -74,19 +76,21 @@ def _inbetween(record: ClipRecord) -> Figures:
 
 def _guides(record: ClipRecord) -> Figures:
     """How exactly the guides are shown, and whether the motion runs through them evenly."""
-    truth, vae = record.arms["truth"], record.arms["vae_guided"]
-    ends, three = record.about["guides"]["model"], record.about["guides"]["three_guides"]
-    gap = {
-        arm: similarity.psnr_db(vae[at], truth[at]) - similarity.psnr_db(record.arms[arm][at], truth[at])
-        for arm, at in (("model", ends), ("three_guides", three))
-    }
-    plain_gap = similarity.psnr_db(record.arms["vae"][ends], truth[ends]) - similarity.psnr_db(
-        record.arms["model"][ends], truth[ends]
+    truth, ends, three = (
+        record.arms["truth"],
+        record.about["guides"]["model"],
+        record.about["guides"]["three_guides"],
     )
+
+    def psnr_db(arm: str, at: list[int]) -> float:
+        return similarity.psnr_db(record.arms[arm][at], truth[at])
+
     figures = {
-        "guide_gap_db": gap["model"],
-        "guide_gap_three_db": gap["three_guides"],
-        "guide_gap_plain_vae_db": plain_gap,
+        "guide_psnr_db": psnr_db("model", ends),
+        "guide_gap_db": psnr_db("vae", ends) - psnr_db("model", ends),
+        "guide_gap_three_db": psnr_db("vae", three) - psnr_db("three_guides", three),
+        # A decoder that sees the guides can copy them, and does when the latents are the true ones.
+        "guide_gap_guided_db": psnr_db("vae_guided", ends) - psnr_db("model", ends),
         "guide_pop.inner": motion.guide_pop(record.arms["three_guides"], three[1]),
         "guide_pop.inner_truth": motion.guide_pop(truth, three[1]),
     }
