@@ -185,6 +185,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
         "capabilities": ["text", "guides", "motion_area", "keep_video"],
         "recipe": RECIPE,
         "native": {"size": [width, height], "frames": config.data.frames, "fps": config.data.fps},
+        "negative_prompt": "",
         "motion_score_range": None,
         "max_text_tokens": config.model.denoiser.max_text_tokens,
         "snap": "exact",
