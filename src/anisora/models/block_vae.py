@@ -72,8 +72,8 @@ class _ResidualDecoder(nn.Module):
         self.to_fine = nn.Conv2d(middle, fine * 4, 1)
         self.fine = nn.Sequential(_Residual(fine))
         self.conv_out = nn.Conv2d(fine, 3 * self.last_scale**2, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, latent_BCFYX: Tensor) -> Tensor:
         b, _, f, y, x = latent_BCFYX.shape
@@ -112,16 +112,21 @@ class AutoencoderKLBlock(ModelMixin, ConfigMixin):
         self.register_to_config(latents_mean=latents_mean or [0.0] * z_dim, latents_std=latents_std or [1.0] * z_dim)
         self.code = nn.Parameter(torch.zeros(z_dim, block))
         self.code_mean = nn.Parameter(torch.zeros(block))
-        self.decoder = _ResidualDecoder(z_dim, tuple(decoder_dims), scale_factor_temporal, scale_factor_spatial)
+        coarse, middle, fine = decoder_dims  # a list where the config came from a file
+        self.decoder = _ResidualDecoder(z_dim, (coarse, middle, fine), scale_factor_temporal, scale_factor_spatial)
         nn.init.orthogonal_(self.code)
 
     @property
     def _strides(self) -> tuple[int, int]:
         return self.config.scale_factor_temporal, self.config.scale_factor_spatial
 
+    def encode_mode(self, x: Tensor) -> Tensor:
+        """The latents [B, C, F, Y, X] themselves."""
+        return ((to_blocks(x, *self._strides) - self.code_mean) @ self.code.T).movedim(-1, 1)
+
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
         """The latent distribution of a video [B, 3, T, H, W] in [-1, 1]; `.latent_dist.mode()` is [B, C, F, Y, X]."""
-        mode = ((to_blocks(x, *self._strides) - self.code_mean) @ self.code.T).movedim(-1, 1)
+        mode = self.encode_mode(x)
         posterior = DiagonalGaussianDistribution(torch.cat([mode, torch.full_like(mode, _LOG_VARIANCE)], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
@@ -138,4 +143,4 @@ class AutoencoderKLBlock(ModelMixin, ConfigMixin):
 
     def forward(self, sample: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """The reconstruction of a video: encode, then decode."""
-        return self.decode(self.encode(sample).latent_dist.mode(), return_dict=return_dict)
+        return self.decode(self.encode_mode(sample), return_dict=return_dict)

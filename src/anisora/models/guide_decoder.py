@@ -38,9 +38,9 @@ def neighbours(given_T: list[bool]) -> list[tuple[int, int]]:
         return []
     pairs = []
     for t in range(len(given_T)):
-        before = max((g for g in frames if g <= t), default=None)
-        after = min((g for g in frames if g >= t), default=None)
-        pairs.append((before if before is not None else after, after if after is not None else before))
+        before = max((g for g in frames if g <= t), default=frames[0])
+        after = min((g for g in frames if g >= t), default=frames[-1])
+        pairs.append((before, after))
     return pairs
 
 
@@ -58,8 +58,8 @@ class _Matcher(nn.Module):
         self.body = nn.Sequential(*[_conv(2 * dim, 2 * dim) for _ in range(depth)])
         self.leave = nn.Sequential(nn.Conv2d(2 * dim, 4 * dim, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1))
         self.out = nn.Conv2d(2 * dim, 10, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, known_BCHW: Tensor) -> Tensor:
         small = functional.pixel_unshuffle(known_BCHW, self.scale)

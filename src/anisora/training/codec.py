@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anisora.models.block_vae import AutoencoderKLBlock, to_blocks
-from anisora.training.corpus import Bucket, draw
+from anisora.training.corpus import Bucket, draw, numpy_rng
 from anisora.training.loop import Task
 
 
@@ -41,7 +41,7 @@ def fit_linear_code(buckets: list[Bucket], settings: CodecSettings, seed: int) -
     """
     rng = np.random.default_rng([seed, 1])
     vae = AutoencoderKLBlock(z_dim=settings.z_dim, decoder_dims=settings.decoder_dims)
-    total, second, num = 0.0, 0.0, 0
+    total, second, num = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
     for _ in range(settings.fit_clips // 8):
         block_NK = to_blocks(pixels(draw(buckets, 8, rng)[0]), 4, 8).flatten(0, 3)
         total = total + block_NK.sum(0, dtype=torch.float64)
@@ -70,7 +70,7 @@ def codec_task(vae: AutoencoderKLBlock, buckets: list[Bucket], settings: CodecSe
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         video = random_crops(draw_pixels(buckets, settings.batch, generator), settings, generator)
         with torch.no_grad():
-            latent = vae.encode(video).latent_dist.mode()
+            latent = vae.encode_mode(video)
             noise = torch.randn(latent.shape, generator=generator) * std
             latent = latent + noise * settings.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
         residual = vae.decoder(latent / std)
@@ -83,7 +83,7 @@ def codec_task(vae: AutoencoderKLBlock, buckets: list[Bucket], settings: CodecSe
 
 def draw_pixels(buckets: list[Bucket], num: int, generator: torch.Generator) -> Tensor:
     """`num` random clips as float [num, 3, T, H, W]."""
-    rng = np.random.default_rng(torch.randint(2**62, (1,), generator=generator).item())
+    rng = numpy_rng(generator)
     return pixels(draw(buckets, num, rng)[0])
 
 

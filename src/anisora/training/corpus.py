@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from anisora.errors import BadConfig
 
@@ -107,6 +108,11 @@ def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.
     bucket = buckets[rng.choice(len(buckets), p=shares / shares.sum())]
     indices = rng.integers(len(bucket.captions), size=num)
     return bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
+
+
+def numpy_rng(generator: torch.Generator) -> np.random.Generator:
+    """A numpy generator seeded by the next draw of a torch one: one seed a step serves both libraries."""
+    return np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
 
 
 def all_captions(buckets: list[Bucket]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from anisora.conditioning.plan import ConditionPlan, plan_from_tensors
 from anisora.conditioning.strategy import sample_guides
 from anisora.models.codec import Codec
 from anisora.training.codec import pixels
-from anisora.training.corpus import Bucket, draw
+from anisora.training.corpus import Bucket, draw, numpy_rng
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
 from anisora.training.text import embed, tokenize
@@ -109,7 +109,7 @@ def denoiser_task(
             block.compile()
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng(torch.randint(2**62, (1,), generator=generator).item())
+        rng = numpy_rng(generator)
         video_NTHWC, captions = draw(buckets, settings.batch, rng)
         length = settings.frames[rng.integers(len(settings.frames))]
         first = int(rng.integers(video_NTHWC.shape[1] - length + 1))
@@ -117,7 +117,7 @@ def denoiser_task(
             video_BCTHW = pixels(video_NTHWC[:, first : first + length])
             plans = [plan_example(video_TCHW, settings, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
-            condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)
+            condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
             clean = static_target(codec.encode(video_BCTHW), plans, codec)
         captions = ["" if rng.random() < settings.text_dropout else caption for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))

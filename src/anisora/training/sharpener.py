@@ -11,7 +11,7 @@ from torch import Tensor
 from anisora.models.block_vae import AutoencoderKLBlock
 from anisora.models.guide_decoder import GuideDecoder, neighbours, training_rows
 from anisora.training.codec import CodecSettings, draw_pixels, random_crops, sharpness_loss
-from anisora.training.corpus import Bucket
+from anisora.training.corpus import Bucket, numpy_rng
 from anisora.training.loop import Task
 
 
@@ -38,12 +38,12 @@ def sharpener_task(
     crop = CodecSettings(crop_px=settings.crop_px, crop_frames=frames)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng(torch.randint(2**62, (1,), generator=generator).item())
+        rng = numpy_rng(generator)
         video = random_crops(draw_pixels(buckets, settings.batch, generator), crop, generator)
         with torch.no_grad():
-            latent = vae.encode(video).latent_dist.mode()
+            latent = vae.encode_mode(video)
             level = settings.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator) ** 2
-            decoded = vae.decode(latent + torch.randn(latent.shape, generator=generator) * std * level).sample
+            decoded = vae.decode(latent + torch.randn(latent.shape, generator=generator) * std * level, False)[0]
         rows = [_rows(d, v, rng, settings.rows) for d, v in zip(decoded, video, strict=True)]
         target = torch.cat([row[0] for row in rows])
         inputs = [torch.cat(column) for column in zip(*[row[1] for row in rows], strict=True)]
