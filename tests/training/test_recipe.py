@@ -121,6 +121,7 @@ def _stock_and_ours_open(folder):
 
     stock = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     assert stock.vae.config.z_dim == 8
+    assert json.loads((folder / "model_index.json").read_text())["vae"] == ["anisora", "AutoencoderKLBlock"]
     pipeline = AniSoraWanPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     picture = Image.new("RGB", (32, 32), (200, 40, 40))
     shot = pipeline(

@@ -154,6 +154,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 
     from anisora.models.guide_decoder import GuideDecoder
+    from anisora.models.parts import mend_index
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
     load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
@@ -174,6 +175,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     # fp16 is for the disk only; transformers would compute in it too unless the config says otherwise.
     encoder.config.dtype = "float32"
     pipeline.save_pretrained(folder)
+    mend_index(folder, type(pipeline).__name__)
     if "sharpener" in config.stages:
         decoder = GuideDecoder(dims=config.model.sharpener.dims, depth=config.model.sharpener.depth)
         load_averaged(out / "sharpener", {"guide_decoder": decoder})
