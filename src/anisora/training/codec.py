@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anisora.media.frames import to_float_CTHW
 from anisora.models.block_vae import AutoencoderKLBlock, to_blocks
 from anisora.training.corpus import Bucket, draw, numpy_rng
 from anisora.training.loop import Task
@@ -29,8 +30,8 @@ class CodecSettings:
 
 
 def pixels(video_NTHWC: np.ndarray) -> Tensor:
-    """float32 [N, 3, T, H, W] in [-1, 1] of uint8 frames: the batched form of `media.frames.to_float_CTHW`."""
-    return torch.from_numpy(np.ascontiguousarray(video_NTHWC)).permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)
+    """float32 [N, 3, T, H, W] in [-1, 1] of uint8 clips, through the one door that pictures take too."""
+    return torch.stack([to_float_CTHW(video_THWC) for video_THWC in video_NTHWC])
 
 
 def fit_linear_code(buckets: list[Bucket], settings: CodecSettings, seed: int) -> AutoencoderKLBlock:
