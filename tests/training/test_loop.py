@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from anisora.errors import BadConfig, Diverged
-from anisora.training.loop import LoopSettings, Task, averaged_weights, learning_rate, load_averaged, train
+from anisora.training.loop import LoopSettings, Task, averaged_weights, learning_rate_factor, load_averaged, train
 
 
 def regression(poison_at=None, kill_at=None):
@@ -86,7 +86,7 @@ def test_loading_averages(tmp_path):
 
 
 def test_learning_rate_rises_stays_and_falls():
-    rates = [learning_rate(step, SETTINGS) / SETTINGS.learning_rate for step in range(40)]
+    rates = [learning_rate_factor(step, SETTINGS) for step in range(40)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[5:28] == [1.0] * 23
     assert rates[39] == pytest.approx(1 / 12)

@@ -31,11 +31,10 @@ MINIATURE = (
     "model.denoiser.max_text_tokens=16",
     "model.denoiser.batch=2",
     "model.denoiser.frames=[9, 5]",
-    "model.sharpener.dims=[8, 8]",
-    "model.sharpener.depth=1",
+    "model.sharpener.dims=[8, 8, 8]",
+    "model.sharpener.features=4",
     "model.sharpener.batch=1",
     "model.sharpener.rows=2",
-    "model.sharpener.crop_px=32",
     "stages.codec.steps=4",
     "stages.sharpener.steps=3",
     "stages.denoiser.steps=4",
@@ -107,7 +106,7 @@ def test_recipe_trains_resumes_and_exports(tmp_path):
     assert main(RECIPE, overrides, max_minutes=0) is None
     folder = main(RECIPE, overrides)
     assert folder == tmp_path / "run" / "export"
-    for stage, steps in (("codec", 4), ("sharpener", 3), ("denoiser", 4)):
+    for stage, steps in (("codec", 4), ("denoiser", 4), ("sharpener", 3)):
         rows = [json.loads(line) for line in (tmp_path / "run" / stage / "log.jsonl").open()]
         assert rows[-1]["step"] == steps - 1
     _stock_and_ours_open(folder)

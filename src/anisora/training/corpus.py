@@ -110,6 +110,18 @@ def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.
     return bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
 
 
+def jitter_colors(video_BCTHW: torch.Tensor, prob: float, rng: np.random.Generator) -> torch.Tensor:
+    """The clips in [-1, 1], some of them (each with `prob`) with colours mixed, contrast and brightness changed, one way
+    for a whole clip: real pictures do not keep to this corpus' palettes."""
+    jittered = video_BCTHW.clone()
+    for clip_CTHW in jittered:
+        if rng.random() < prob:
+            mix = (1 - (strength := rng.uniform(0, 0.5))) * np.eye(3) + strength * rng.dirichlet((1, 1, 1), size=3)
+            mixed = torch.einsum("ij,jthw->ithw", clip_CTHW.new_tensor(mix), clip_CTHW)
+            clip_CTHW.copy_(mixed.mul_(rng.uniform(0.6, 1.2)).add_(rng.uniform(-0.25, 0.25)).clamp_(-1, 1))
+    return jittered
+
+
 def numpy_rng(generator: torch.Generator) -> np.random.Generator:
     """A numpy generator seeded by the next draw of a torch one: one seed a step serves both libraries."""
     return np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
