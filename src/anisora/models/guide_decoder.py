@@ -13,6 +13,7 @@ et al. 2022). Here the frame in between is known, only blurred. A frame that is 
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import torch
 from diffusers import ModelMixin
@@ -87,6 +88,24 @@ def _larger(flow_B4HW: Tensor) -> Tensor:
     return functional.interpolate(flow_B4HW, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+class Parts(NamedTuple):
+    """What frames are put together from."""
+
+    moved_B12HW: Tensor
+    """The guides, warped: true before, true after, decoded before, decoded after."""
+    weight_B3HW: Tensor
+    """How much of before, after and the decoded frame; sums to 1."""
+    residual_B3HW: Tensor
+    flows: tuple[Tensor, ...]
+    """Flow to before and after (x, y each, in px of the full frame) as known at a quarter, at half and at full size."""
+
+    def frame(self, decoded_B3HW: Tensor) -> Tensor:
+        """The sharpened frame."""
+        moved, weight = self.moved_B12HW, self.weight_B3HW
+        blended = weight[:, :1] * moved[:, :3] + weight[:, 1:2] * moved[:, 3:6] + weight[:, 2:] * decoded_B3HW
+        return (blended + self.residual_B3HW).clamp(-1, 1)
+
+
 class GuideDecoder(ModelMixin, ConfigMixin):
     """Sharpens a decoded video with its own guides; see the module's text. Frame sides must be multiples of 8 px."""
 
@@ -112,13 +131,10 @@ class GuideDecoder(ModelMixin, ConfigMixin):
     def forward(self, decoded_B3HW: Tensor, guides_B12HW: Tensor, distance_B2: Tensor) -> Tensor:
         """One sharpened frame per row. `guides`: true before, true after, decoded before, decoded after (3 channels each);
         `distance`: frames from the target to each guide, in tenths of a frame."""
-        moved, weight, residual = self.parts(decoded_B3HW, guides_B12HW, distance_B2)
-        blended = weight[:, :1] * moved[:, :3] + weight[:, 1:2] * moved[:, 3:6] + weight[:, 2:] * decoded_B3HW
-        return (blended + residual).clamp(-1, 1)
+        return self.parts(decoded_B3HW, guides_B12HW, distance_B2).frame(decoded_B3HW)
 
-    def parts(self, decoded_B3HW: Tensor, guides_B12HW: Tensor, distance_B2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a frame is put together from: the warped guides [B, 12, H, W], blend weights (before, after, decoded)
-        [B, 3, H, W] and the residual [B, 3, H, W]."""
+    def parts(self, decoded_B3HW: Tensor, guides_B12HW: Tensor, distance_B2: Tensor) -> Parts:
+        """As `forward`, before the pieces are put together."""
         quarter, eighth = self._features(decoded_B3HW)
         before, after = self._features(guides_B12HW[:, 6:9]), self._features(guides_B12HW[:, 9:])
 
@@ -127,19 +143,20 @@ class GuideDecoder(ModelMixin, ConfigMixin):
 
         costs = [local_cost(eighth, guide[1], 4) for guide in (before, after)]
         hidden = self.coarse(torch.cat([*costs, eighth, planes(eighth)], dim=1))
-        flow = _larger(self.coarse_flow(hidden) * 8)
+        flow = coarse = _larger(self.coarse_flow(hidden) * 8)
         on = functional.pixel_shuffle(self.coarse_on(hidden), 2)
         moved_features = warp(before[0], flow[:, :2] / 4), warp(after[0], flow[:, 2:] / 4)
         costs = [local_cost(quarter, guide, 2) for guide in moved_features]
         hidden = self.middle(torch.cat([*costs, quarter, planes(quarter), flow / 8, on], dim=1))
-        flow = _larger(flow + self.middle_flow(hidden) * 4)
+        flow = middle = _larger(flow + self.middle_flow(hidden) * 4)
         on = functional.pixel_shuffle(self.middle_on(hidden), 2)
         moved = self._moved(guides_B12HW, _larger(flow))
         seen = functional.pixel_unshuffle(torch.cat([decoded_B3HW, moved], dim=1), 2)
         hidden = self.fine(torch.cat([seen, flow / 8, planes(seen), on], dim=1))
-        moved = self._moved(guides_B12HW, _larger(flow + self.fine_flow(hidden) * 2))
+        flow = _larger(flow + self.fine_flow(hidden) * 2)
         out = functional.pixel_shuffle(self.out(hidden), 2)
-        return moved, torch.softmax(out[:, :3], dim=1), out[:, 3:]
+        moved = self._moved(guides_B12HW, flow)
+        return Parts(moved, torch.softmax(out[:, :3], dim=1), out[:, 3:], (coarse, middle, flow))
 
     def _features(self, frame_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         quarter = self.to_quarter(functional.pixel_unshuffle(frame_B3HW, 4))

@@ -102,6 +102,58 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
     partial.rename(place / f"{start}.json")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Flows:
+    """For the first clips of the first bucket: some frames between the ends, and exact flow from each to first and last."""
+
+    frames_NK: np.ndarray
+    flow_NK4HW: np.ndarray
+    """float16 px: (x, y) to the first frame, (x, y) to the last."""
+
+
+def open_flows(
+    settings: CorpusSettings, clips: int, frames_per_clip: int, folder: Path, *, workers: int | None = None
+) -> Flows:
+    """Flows of the first `clips` clips, computed first where they are missing."""
+    width, height, _ = settings.buckets[0]
+    place = folder / f"flows-{frames_per_clip}"
+    place.mkdir(parents=True, exist_ok=True)
+    path, shape = place / "flow.npy", (clips, frames_per_clip, 4, height, width)
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
+    frames_NK = np.stack([_flow_frames(settings.frames, frames_per_clip, index) for index in range(clips)])
+    missing = [start for start in range(0, clips, _CHUNK) if not (place / f"{start}.done").exists()]
+    jobs = [(settings, place, start, frames_NK[start : start + _CHUNK]) for start in missing]
+    if jobs:
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            for done, _ in enumerate(pool.map(_flow_chunk, jobs), 1):
+                _say(f"exact flow: {done * _CHUNK} of {len(jobs) * _CHUNK} clips")
+    return Flows(frames_NK=frames_NK, flow_NK4HW=np.load(path, mmap_mode="r"))
+
+
+def _flow_frames(num_frames: int, num: int, index: int) -> np.ndarray:
+    rng = np.random.default_rng([index, 11])
+    return np.sort(rng.choice(np.arange(1, num_frames - 1), size=num, replace=False))
+
+
+def _flow_chunk(job: tuple[CorpusSettings, Path, int, np.ndarray]) -> None:
+    from anisora.synthetic import flows_between
+
+    settings, place, start, frames_NK = job
+    width, height, _ = settings.buckets[0]
+    flow_NK4HW = np.lib.format.open_memmap(place / "flow.npy", mode="r+")
+    last = settings.frames - 1
+    for at, frames in enumerate(frames_NK):
+        pairs = [(int(t), to) for t in frames for to in (0, last)]
+        flow = flows_between(
+            settings.seed, (start + at) * len(settings.buckets), pairs, fps=settings.fps, size_px=(width, height),
+            backend="skia",
+        )  # fmt: skip
+        flow_NK4HW[start + at] = flow.transpose(0, 3, 1, 2).reshape(len(frames), 4, height, width)
+    flow_NK4HW.flush()
+    (place / f"{start}.done").touch()
+
+
 def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """`num` clips [num, T, H, W, 3] uint8 of one bucket, chosen by share, with their captions."""
     shares = np.array([bucket.share for bucket in buckets])

@@ -19,7 +19,7 @@ from typing import Any
 from anisora import settings
 from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
-from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus
+from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
 from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, train
 from anisora.training.sharpener import SharpenerSettings, predict_with, sharpener_task
@@ -118,8 +118,11 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     settings = config.model.sharpener
     codec = Codec(_trained_vae(config, buckets, out))
     decoder = _guide_decoder(config)
+    flows = open_flows(
+        config.data, min(settings.flow_clips, len(buckets[0].captions)), settings.flow_frames, out / "corpus"
+    )
     if settings.predicted_prob == 0:
-        return sharpener_task(decoder, codec, buckets, settings, None)
+        return sharpener_task(decoder, codec, buckets, flows, settings, None)
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
     load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
     transformer.requires_grad_(False).eval()
@@ -129,7 +132,7 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         return embed(encoder, *tokenize(tokenizer, captions, denoiser.max_text_tokens))
 
     predict = predict_with(transformer, embed_texts, codec, denoiser.objective)
-    return sharpener_task(decoder, codec, buckets, settings, predict)
+    return sharpener_task(decoder, codec, buckets, flows, settings, predict)
 
 
 def _guide_decoder(config: TrainConfig) -> Any:

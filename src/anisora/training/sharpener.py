@@ -1,13 +1,16 @@
 """Training the guide decoder: given a blurred frame and clean guides elsewhere in the clip, give back the frame.
 
 What it will see in use is what the denoiser believes: sharp at the guides, smeared where it is unsure. So most of its
-training clips are the denoiser's own predictions; the rest are true clips smeared in time by hand.
+training clips are the denoiser's own predictions; the rest are true clips smeared in time by hand. The corpus knows the
+exact flow between any two frames, so that is learnt too: how to match a smeared frame to a clean one is hard to find out
+from colours alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +22,7 @@ from anisora.conditioning.plan import plan_from_tensors
 from anisora.models.codec import Codec
 from anisora.models.guide_decoder import GuideDecoder, neighbours, training_rows
 from anisora.training.codec import pixels, sharpness_loss
-from anisora.training.corpus import Bucket, draw, jitter_colors, numpy_rng
+from anisora.training.corpus import Bucket, Flows, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
 
@@ -44,6 +47,14 @@ class SharpenerSettings:
     """Share of those that are mixed with a cross-fade of their guides."""
     latent_noise: float = 0.3
     """Largest standard deviation of noise on their normalised latents."""
+    flow_clips: int = 2000
+    """Clips whose exact flow is known; see `corpus.open_flows`."""
+    flow_frames: int = 6
+    """Frames of each of them for which it is."""
+    flow_prob: float = 0.7
+    """Share of batches drawn from those clips, with the ends (or the first frame alone) given, that learn from the flow."""
+    flow_weight: float = 0.02
+    """Weight of a pixel of flow error at each of the three sizes."""
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
     drift_prob: float = 0.3
@@ -52,37 +63,42 @@ class SharpenerSettings:
     """Weight of `detail_loss`."""
 
 
+class Examples(NamedTuple):
+    """One batch: what the decoder is given, the frames it should give back, and the true flow where that is known."""
+
+    inputs: tuple[Tensor, Tensor, Tensor]
+    target_B3HW: Tensor
+    flow_B4HW: Tensor | None
+
+
 def sharpener_task(
-    decoder: GuideDecoder, codec: Codec, buckets: list[Bucket], settings: SharpenerSettings, predict: Predict | None
+    decoder: GuideDecoder,
+    codec: Codec,
+    buckets: list[Bucket],
+    flows: Flows,
+    settings: SharpenerSettings,
+    predict: Predict | None,
 ) -> Task:
-    """Random guides, random target frames; L1 on pixels, on their gradients and on the amount of detail around a place.
+    """Random guides, random target frames; L1 on pixels, on their gradients, on the amount of detail around a place, and
+    on flow.
 
     `predict` is asked for `predicted_prob` of the batches; without one all are smeared by hand.
     """
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = numpy_rng(generator)
-        video_NTHWC, captions = draw(buckets, settings.batch, rng)
         with torch.no_grad():
-            video = jitter_colors(pixels(video_NTHWC), settings.jitter_prob, rng)
-            given = [draw_guides(video.shape[2], rng) for _ in video]
-            if predict is not None and rng.random() < settings.predicted_prob:
-                latent = predict(video, given, captions, generator)
-            else:
-                smeared = torch.stack([smear(v, g, settings, rng) for v, g in zip(video, given, strict=True)])
-                latent = codec.encode(smeared)
-                level = settings.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator) ** 2
-                latent = latent + level * torch.randn(latent.shape, generator=generator)
-            decoded = codec.decode(latent)
-            if rng.random() < settings.drift_prob:
-                decoded = torch.stack([drift(d, g, rng) for d, g in zip(decoded, given, strict=True)])
-        rows = [_rows(*clip, rng, settings.rows) for clip in zip(decoded, video, given, strict=True)]
-        target = torch.cat([row[0] for row in rows])
-        inputs = [torch.cat(column) for column in zip(*[row[1] for row in rows], strict=True)]
-        out = decoder(*inputs)
-        gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
+            inputs, target, flow = draw_examples(codec, buckets, flows, settings, predict, rng, generator)
+        parts = decoder.parts(*inputs)
+        out = parts.frame(inputs[0])
         total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
-        return total, {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
+        gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
+        seen = {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
+        if flow is not None:
+            total = total + settings.flow_weight * sum(flow_error(known, flow) for known in parts.flows)
+            seen["flow_px"] = round(flow_error(parts.flows[-1].detach(), flow).item(), 3)
+            seen["still_px"] = round(flow_error(torch.zeros_like(flow), flow).item(), 3)
+        return total, seen
 
     return Task(
         name="sharpener",
@@ -90,6 +106,81 @@ def sharpener_task(
         loss=loss,
         samples_per_step=settings.batch * settings.rows,
     )
+
+
+def draw_examples(
+    codec: Codec,
+    buckets: list[Bucket],
+    flows: Flows,
+    settings: SharpenerSettings,
+    predict: Predict | None,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Examples:
+    """A batch of `batch` clips, `rows` frames of each (as many as have a known flow, where that is used)."""
+    with_flow = rng.random() < settings.flow_prob
+    if with_flow:
+        chosen = rng.integers(len(flows.frames_NK), size=settings.batch)
+        video_NTHWC, captions = buckets[0].video_NTHWC[chosen], [buckets[0].captions[i] for i in chosen]
+    else:
+        video_NTHWC, captions = draw(buckets, settings.batch, rng)
+    video = jitter_colors(pixels(video_NTHWC), settings.jitter_prob, rng)
+    last = video.shape[2] - 1
+    given = [_ends(last, rng) if with_flow else draw_guides(last + 1, rng) for _ in video]
+    decoded = _decoded(video, given, captions, codec, settings, predict, rng, generator)
+    if with_flow:
+        frames = [flows.frames_NK[i].tolist() for i in chosen]
+        both = torch.from_numpy(flows.flow_NK4HW[chosen].astype(np.float32))
+        only_first = both[:, :, [0, 1, 0, 1]]
+        flow = torch.cat([b if g[-1] else f for b, f, g in zip(both, only_first, given, strict=True)])
+    else:
+        frames, flow = [_free(last + 1, g, settings.rows, rng) for g in given], None
+    rows = [
+        training_rows(d, v, neighbours([t in g for t in range(last + 1)]), f)
+        for d, v, g, f in zip(decoded, video, given, frames, strict=True)
+    ]
+    columns = [torch.cat(column) for column in zip(*rows, strict=True)]
+    target = torch.cat([v.transpose(0, 1)[f] for v, f in zip(video, frames, strict=True)])
+    return Examples((columns[0], columns[1], columns[2]), target, flow)
+
+
+def _ends(last: int, rng: np.random.Generator) -> list[int]:
+    return [0, last] if rng.random() < 0.65 else [0]
+
+
+def _free(num_frames: int, given: list[int], num: int, rng: np.random.Generator) -> list[int]:
+    free = [t for t in range(num_frames) if t not in given]
+    return sorted(rng.choice(free, size=min(num, len(free)), replace=False).tolist())
+
+
+def _decoded(
+    video: Tensor,
+    given: list[list[int]],
+    captions: list[str],
+    codec: Codec,
+    settings: SharpenerSettings,
+    predict: Predict | None,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Tensor:
+    """The clips as the codec decodes what the denoiser, or a stand-in for it, makes of them."""
+    if predict is not None and rng.random() < settings.predicted_prob:
+        latent = predict(video, given, captions, generator)
+    else:
+        smeared = torch.stack([smear(v, g, settings, rng) for v, g in zip(video, given, strict=True)])
+        latent = codec.encode(smeared)
+        level = settings.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator) ** 2
+        latent = latent + level * torch.randn(latent.shape, generator=generator)
+    decoded = codec.decode(latent)
+    if rng.random() < settings.drift_prob:
+        decoded = torch.stack([drift(d, g, rng) for d, g in zip(decoded, given, strict=True)])
+    return decoded
+
+
+def flow_error(known_B4YX: Tensor, flow_B4HW: Tensor) -> Tensor:
+    """The mean error of two flows in px, at the size of the one that is known."""
+    flow_B4YX = functional.avg_pool2d(flow_B4HW, flow_B4HW.shape[-1] // known_B4YX.shape[-1])
+    return (known_B4YX - flow_B4YX).unflatten(1, (2, 2)).norm(dim=2).mean()
 
 
 def predict_with(transformer: torch.nn.Module, embed_texts: Callable, codec: Codec, objective_name: str) -> Predict:
@@ -171,14 +262,3 @@ def _detail(image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
     across = (image_B3HW[..., 1:] - image_B3HW[..., :-1]).abs()
     down = (image_B3HW[..., 1:, :] - image_B3HW[..., :-1, :]).abs()
     return functional.avg_pool2d(across, 8, 4), functional.avg_pool2d(down, 8, 4)
-
-
-def _rows(
-    decoded_CTHW: Tensor, video_CTHW: Tensor, given: list[int], rng: np.random.Generator, num: int
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """`num` random frames that are not given: the true frames, and the decoder's inputs."""
-    t = video_CTHW.shape[1]
-    free = [i for i in range(t) if i not in given]
-    chosen = sorted(rng.choice(free, size=min(num, len(free)), replace=False).tolist())
-    inputs = training_rows(decoded_CTHW, video_CTHW, neighbours([i in given for i in range(t)]), chosen)
-    return video_CTHW.transpose(0, 1)[chosen], inputs
