@@ -13,6 +13,7 @@ et al. 2022). Here the frame in between is known, only blurred. A frame that is 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -51,9 +52,9 @@ def neighbours(given_T: list[bool]) -> list[tuple[int, int]]:
 
 
 def local_cost(a_BCHW: Tensor, b_BCHW: Tensor, radius: int) -> Tensor:
-    """How like `a` at each place is `b` there and up to `radius` cells around, zero beyond the edge: the mean product of
+    """How like `a` at each place is `b` there and up to `radius` cells around, zero beyond the edge: the product of
     features, [B, (2 radius + 1)**2, H, W], row by row of the neighbourhood."""
-    b, c, h, w = a_BCHW.shape
+    b, _, h, w = a_BCHW.shape
     across = 2 * radius + 1
     padded_BCHW = functional.pad(b_BCHW, (radius,) * 4)
     a_BHWC = a_BCHW.permute(0, 2, 3, 1).contiguous()
@@ -64,7 +65,15 @@ def local_cost(a_BCHW: Tensor, b_BCHW: Tensor, radius: int) -> Tensor:
     rows = [
         (a_BHWC @ padded_BCHW[:, :, down : down + h].permute(0, 2, 1, 3)).gather(3, at_BHWK) for down in range(across)
     ]
-    return torch.cat(rows, dim=3).permute(0, 3, 1, 2) / c
+    return torch.cat(rows, dim=3).permute(0, 3, 1, 2)
+
+
+def expected_offset(logits_BKYX: Tensor, radius: int) -> Tensor:
+    """The mean offset (x, y) in cells, [B, 2, Y, X], under the softmax of logits over a neighbourhood, ordered as in
+    `local_cost`."""
+    reach = torch.arange(-radius, radius + 1, device=logits_BKYX.device, dtype=logits_BKYX.dtype)
+    offsets_K2 = torch.stack([reach.repeat(len(reach)), reach.repeat_interleave(len(reach))], dim=1)
+    return torch.einsum("bkyx,kc->bcyx", torch.softmax(logits_BKYX, dim=1), offsets_K2)
 
 
 def _conv(dim_in: int, dim_out: int, stride: int = 1) -> nn.Module:
@@ -115,12 +124,14 @@ class GuideDecoder(ModelMixin, ConfigMixin):
         coarse, middle, fine = dims
         self.to_quarter = nn.Sequential(_conv(3 * 16, features), _conv(features, features))
         self.to_eighth = nn.Sequential(_conv(features, 2 * features, 2), _conv(2 * features, 2 * features))
+        # How much likeness counts, before anything is learnt about where to look.
+        self.trust = nn.Parameter(torch.tensor([8.0, 8.0]))
         # Costs towards both guides, the target's features, the two distances.
         self.coarse = _convs(2 * 81 + 2 * features + 2, coarse + 32, coarse, coarse)
-        self.coarse_flow = _zero_out(coarse, 4)
+        self.coarse_logits = _zero_out(coarse, 2 * 81)
         self.coarse_on = nn.Conv2d(coarse, middle, 1)
         self.middle = _convs(2 * 25 + features + 2 + 4 + middle // 4, middle, middle, middle)
-        self.middle_flow = _zero_out(middle, 4)
+        self.middle_logits = _zero_out(middle, 2 * 25)
         self.middle_on = nn.Conv2d(middle, fine * 2, 1)
         # Target, both guides as given and as decoded (5 x 3 channels), 2 x 2 pixels each; flow; distances.
         self.fine = _convs(15 * 4 + 4 + 2 + fine // 2, fine, fine, fine)
@@ -143,12 +154,12 @@ class GuideDecoder(ModelMixin, ConfigMixin):
 
         costs = [local_cost(eighth, guide[1], 4) for guide in (before, after)]
         hidden = self.coarse(torch.cat([*costs, eighth, planes(eighth)], dim=1))
-        flow = coarse = _larger(self.coarse_flow(hidden) * 8)
+        flow = coarse = _larger(8 * self._matched(costs, self.coarse_logits(hidden), 0))
         on = functional.pixel_shuffle(self.coarse_on(hidden), 2)
         moved_features = warp(before[0], flow[:, :2] / 4), warp(after[0], flow[:, 2:] / 4)
         costs = [local_cost(quarter, guide, 2) for guide in moved_features]
         hidden = self.middle(torch.cat([*costs, quarter, planes(quarter), flow / 8, on], dim=1))
-        flow = middle = _larger(flow + self.middle_flow(hidden) * 4)
+        flow = middle = _larger(flow + 4 * self._matched(costs, self.middle_logits(hidden), 1))
         on = functional.pixel_shuffle(self.middle_on(hidden), 2)
         moved = self._moved(guides_B12HW, _larger(flow))
         seen = functional.pixel_unshuffle(torch.cat([decoded_B3HW, moved], dim=1), 2)
@@ -158,10 +169,16 @@ class GuideDecoder(ModelMixin, ConfigMixin):
         moved = self._moved(guides_B12HW, flow)
         return Parts(moved, torch.softmax(out[:, :3], dim=1), out[:, 3:], (coarse, middle, flow))
 
+    def _matched(self, costs: list[Tensor], logits: Tensor, level: int) -> Tensor:
+        """Offsets to both guides in cells [B, 4, Y, X]: where the features are alike, corrected by what was learnt."""
+        radius = (math.isqrt(costs[0].shape[1]) - 1) // 2
+        both = zip(costs, logits.chunk(2, dim=1), strict=True)
+        return torch.cat([expected_offset(cost * self.trust[level] + more, radius) for cost, more in both], dim=1)
+
     def _features(self, frame_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         quarter = self.to_quarter(functional.pixel_unshuffle(frame_B3HW, 4))
         eighth = self.to_eighth(quarter)
-        return functional.normalize(quarter, dim=1) * 4, functional.normalize(eighth, dim=1) * 4
+        return functional.normalize(quarter, dim=1), functional.normalize(eighth, dim=1)
 
     @staticmethod
     def _moved(guides_B12HW: Tensor, flow_B4HW: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class CorpusSettings:
     seed: int = 0
     """Must lie in synthetic.TRAIN_SEEDS."""
     clips: int = 6000
-    frames: int = 17
-    fps: int = 8
+    frames: int = 33
+    fps: int = 16
     buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
     """(width, height, share of the clips) per frame size."""
 
@@ -104,7 +104,8 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Flows:
-    """For the first clips of the first bucket: some frames between the ends, and exact flow from each to first and last."""
+    """For the first clips of the first bucket: some frames inside a window that starts with the clip, and exact flow from
+    each to the window's first and last frame."""
 
     frames_NK: np.ndarray
     flow_NK4HW: np.ndarray
@@ -112,18 +113,18 @@ class Flows:
 
 
 def open_flows(
-    settings: CorpusSettings, clips: int, frames_per_clip: int, folder: Path, *, workers: int | None = None
+    settings: CorpusSettings, clips: int, window: int, per_clip: int, folder: Path, *, workers: int | None = None
 ) -> Flows:
-    """Flows of the first `clips` clips, computed first where they are missing."""
+    """Flows of the first `clips` clips within their first `window` frames, computed first where they are missing."""
     width, height, _ = settings.buckets[0]
-    place = folder / f"flows-{frames_per_clip}"
+    place = folder / f"flows-{window}-{per_clip}"
     place.mkdir(parents=True, exist_ok=True)
-    path, shape = place / "flow.npy", (clips, frames_per_clip, 4, height, width)
+    path, shape = place / "flow.npy", (clips, per_clip, 4, height, width)
     if not path.exists():
         np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
-    frames_NK = np.stack([_flow_frames(settings.frames, frames_per_clip, index) for index in range(clips)])
+    frames_NK = np.stack([_flow_frames(window, per_clip, index) for index in range(clips)])
     missing = [start for start in range(0, clips, _CHUNK) if not (place / f"{start}.done").exists()]
-    jobs = [(settings, place, start, frames_NK[start : start + _CHUNK]) for start in missing]
+    jobs = [(settings, window, place, start, frames_NK[start : start + _CHUNK]) for start in missing]
     if jobs:
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(_flow_chunk, jobs), 1):
@@ -136,13 +137,13 @@ def _flow_frames(num_frames: int, num: int, index: int) -> np.ndarray:
     return np.sort(rng.choice(np.arange(1, num_frames - 1), size=num, replace=False))
 
 
-def _flow_chunk(job: tuple[CorpusSettings, Path, int, np.ndarray]) -> None:
+def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray]) -> None:
     from anisora.synthetic import flows_between
 
-    settings, place, start, frames_NK = job
+    settings, window, place, start, frames_NK = job
     width, height, _ = settings.buckets[0]
     flow_NK4HW = np.lib.format.open_memmap(place / "flow.npy", mode="r+")
-    last = settings.frames - 1
+    last = window - 1
     for at, frames in enumerate(frames_NK):
         pairs = [(int(t), to) for t in frames for to in (0, last)]
         flow = flows_between(
@@ -160,6 +161,13 @@ def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.
     bucket = buckets[rng.choice(len(buckets), p=shares / shares.sum())]
     indices = rng.integers(len(bucket.captions), size=num)
     return bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
+
+
+def cut(video_NTHWC: np.ndarray, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """The same random window of every clip, [N, frames, H, W, 3]: every `stride`-th frame from a random one on."""
+    reach = (frames - 1) * stride + 1
+    start = int(rng.integers(video_NTHWC.shape[1] - reach + 1))
+    return video_NTHWC[:, start : start + reach : stride]
 
 
 def jitter_colors(video_BCTHW: torch.Tensor, prob: float, rng: np.random.Generator) -> torch.Tensor:

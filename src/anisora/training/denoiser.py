@@ -19,7 +19,7 @@ from anisora.conditioning.plan import ConditionPlan, plan_from_tensors
 from anisora.conditioning.strategy import sample_guides
 from anisora.models.codec import Codec
 from anisora.training.codec import pixels
-from anisora.training.corpus import Bucket, draw, jitter_colors, numpy_rng
+from anisora.training.corpus import Bucket, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
 from anisora.training.text import embed, tokenize
@@ -49,6 +49,9 @@ class DenoiserSettings:
     """Share of samples in which only an area may move and the target stands still outside it (paper 4.2.2)."""
     frames: tuple[int, ...] = (17, 17, 17, 13, 9)
     """Lengths, one drawn per batch."""
+    half_rate_steps: int = 1700
+    """The first steps see every second frame: half the rate first, then the full one, as the paper goes from 8 to 16
+    frames a second (its "weak to strong")."""
     k_max: int = 3
     """Most inner guides that the mask strategy draws."""
     compile_blocks: bool = False
@@ -114,9 +117,9 @@ def denoiser_task(
         rng = numpy_rng(generator)
         video_NTHWC, captions = draw(buckets, settings.batch, rng)
         length = settings.frames[rng.integers(len(settings.frames))]
-        first = int(rng.integers(video_NTHWC.shape[1] - length + 1))
+        stride = 2 if step < settings.half_rate_steps else 1
         with torch.no_grad():
-            video_BCTHW = jitter_colors(pixels(video_NTHWC[:, first : first + length]), settings.jitter_prob, rng)
+            video_BCTHW = jitter_colors(pixels(cut(video_NTHWC, length, stride, rng)), settings.jitter_prob, rng)
             plans = [plan_example(video_TCHW, settings, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask

@@ -118,9 +118,8 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     settings = config.model.sharpener
     codec = Codec(_trained_vae(config, buckets, out))
     decoder = _guide_decoder(config)
-    flows = open_flows(
-        config.data, min(settings.flow_clips, len(buckets[0].captions)), settings.flow_frames, out / "corpus"
-    )
+    num_clips = min(settings.flow_clips, len(buckets[0].captions))
+    flows = open_flows(config.data, num_clips, settings.frames, settings.flow_frames, out / "corpus")
     if settings.predicted_prob == 0:
         return sharpener_task(decoder, codec, buckets, flows, settings, None)
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
@@ -207,7 +206,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
         "family": "wan",
         "capabilities": ["text", "guides", "motion_area", "keep_video"],
         "recipe": RECIPE,
-        "native": {"size": [width, height], "frames": config.data.frames, "fps": config.data.fps},
+        "native": {"size": [width, height], "frames": max(config.model.denoiser.frames), "fps": config.data.fps},
         "negative_prompt": "",
         "motion_score_range": None,
         "max_text_tokens": config.model.denoiser.max_text_tokens,

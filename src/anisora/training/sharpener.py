@@ -22,7 +22,7 @@ from anisora.conditioning.plan import plan_from_tensors
 from anisora.models.codec import Codec
 from anisora.models.guide_decoder import GuideDecoder, neighbours, training_rows
 from anisora.training.codec import pixels, sharpness_loss
-from anisora.training.corpus import Bucket, Flows, draw, jitter_colors, numpy_rng
+from anisora.training.corpus import Bucket, Flows, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
 
@@ -47,13 +47,15 @@ class SharpenerSettings:
     """Share of those that are mixed with a cross-fade of their guides."""
     latent_noise: float = 0.3
     """Largest standard deviation of noise on their normalised latents."""
+    frames: int = 17
+    """Length of a clip."""
     flow_clips: int = 2000
     """Clips whose exact flow is known; see `corpus.open_flows`."""
     flow_frames: int = 6
     """Frames of each of them for which it is."""
     flow_prob: float = 0.7
     """Share of batches drawn from those clips, with the ends (or the first frame alone) given, that learn from the flow."""
-    flow_weight: float = 0.02
+    flow_weight: float = 0.05
     """Weight of a pixel of flow error at each of the three sizes."""
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
@@ -121,9 +123,13 @@ def draw_examples(
     with_flow = rng.random() < settings.flow_prob
     if with_flow:
         chosen = rng.integers(len(flows.frames_NK), size=settings.batch)
-        video_NTHWC, captions = buckets[0].video_NTHWC[chosen], [buckets[0].captions[i] for i in chosen]
+        video_NTHWC, captions = (
+            buckets[0].video_NTHWC[chosen, : settings.frames],
+            [buckets[0].captions[i] for i in chosen],
+        )
     else:
         video_NTHWC, captions = draw(buckets, settings.batch, rng)
+        video_NTHWC = cut(video_NTHWC, settings.frames, 1, rng)
     video = jitter_colors(pixels(video_NTHWC), settings.jitter_prob, rng)
     last = video.shape[2] - 1
     given = [_ends(last, rng) if with_flow else draw_guides(last + 1, rng) for _ in video]
