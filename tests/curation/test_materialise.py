@@ -167,7 +167,7 @@ def test_a_turned_source_comes_out_upright(tmp_path: Path, picture: Callable[...
     job = Job(clip_id="x", span=span(pts, base, 0, 4), crop_xywh_px=(0, 16, 64, 64), path=tmp_path / "x.mp4", fps=Fraction(24))
     (made,) = materialise(turned, [job], Encoding(quality=4), None)
     assert made.reason is None, made.message
-    assert np.abs(read_video(job.path).frames_THWC.astype(float) - whole[:, 16:80].astype(float)).mean() < 1.5
+    assert np.abs(read_video(job.path).frames_THWC.astype(float) - whole[:, 16:80].astype(float)).mean() < 6
 
 
 def test_pictures_that_move_are_sources_too(tmp_path: Path):

@@ -7,7 +7,7 @@ unless its format asks for it. Time stamps are the source's, moved to begin at 0
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -59,15 +59,20 @@ class Made:
 
 
 def materialise(
-    source: Path, jobs: Sequence[Job], encoding: Encoding, pts_T: np.ndarray | None = None
+    source: Path,
+    jobs: Sequence[Job],
+    encoding: Encoding,
+    pts_T: np.ndarray | None = None,
+    before: Callable[[Job], object] = lambda job: None,
 ) -> Iterator[Made]:
     """Makes the clips of one source, in the order of their spans; a clip that cannot be made costs only itself.
 
-    `pts_T` are the source's time stamps as the scan saw them; the frames found are compared with them. A full disk is
-    not a clip's fault and is raised (WriteFailed).
+    `pts_T` are the source's time stamps as the scan saw them; the frames found are compared with them. `before` is told
+    of each job before it begins. A full disk is not a clip's fault and is raised (WriteFailed).
     """
     with SpanReader(source) as reader:
         for job in sorted(jobs, key=lambda job: job.span):
+            before(job)
             try:
                 yield _make(reader, job, encoding, pts_T)
             except WriteFailed:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anisora.curation.table import measures_of
+from anisora.curation.table import NOT_MEASURED, measures_of
 from anisora.errors import BadConfig
 from anisora.settings import setting
 
@@ -83,8 +83,12 @@ class _Verdicts:
         self.funnel.append((rule, int(fresh.sum())))
 
 
-def select(table: pa.Table, rules: Rules) -> Selection:
-    """Decides every clip anew. Raises BadConfig for a rule about a column that the table does not have."""
+def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
+    """Decides every clip anew. Raises BadConfig for a rule about a column that the table does not have.
+
+    `so_far` asks only what has been measured: a clip that a rule's measure has not looked at yet passes that rule. This
+    is how the pipeline finds the clips that are worth the next measure.
+    """
     _check_names(table, rules)
     verdicts = _Verdicts(np.full(table.num_rows, "", dtype=object))
     fault = words_of(table, "fault")
@@ -93,7 +97,8 @@ def select(table: pa.Table, rules: Rules) -> Selection:
         if bounds == (None, None):
             continue
         for rule, broken in _outside(table, name, bounds).items():
-            verdicts.drop(rule, broken)
+            waits = words_of(table, f"{name}_reason") == NOT_MEASURED if so_far and rule == f"no_{name}" else False
+            verdicts.drop(rule, broken & ~np.asarray(waits))
     for name, words in rules.without.items():
         found = words_of(table, name)
         for word in words:

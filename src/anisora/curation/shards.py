@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from anisora.curation.select import KEEP
 from anisora.errors import BadInput, Failed
-from anisora.files import atomic_file, sha256_file, write_atomic
+from anisora.files import atomic_file, write_atomic
 from anisora.settings import setting
 from anisora.store import canonical_json, content_hash
 
@@ -161,8 +161,7 @@ def _packed(rows: list[dict[str, Any]], settings: ShardSettings) -> Iterator[lis
     members: list[dict[str, Any]] = []
     size = 0
     for row in rows:
-        # the manifest remembers the size, so that planning opens no file
-        length = int(dict(row["tags"] or []).get("file_bytes", 0))
+        length = row["num_bytes"] or 0
         if members and (size + length > settings.max_mib * 2**20 or len(members) >= settings.max_clips):
             yield members
             members, size = [], 0
@@ -330,8 +329,3 @@ def _ends_as_tar(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, size - 1024))
         return size % 512 == 0 and size >= 1024 and not file.read(1024).strip(b"\0")
-
-
-def sha256_of_video(out: Path, path: str) -> str:
-    """The hash of a clip's file."""
-    return sha256_file(out / path)

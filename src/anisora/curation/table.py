@@ -58,7 +58,7 @@ BASE: dict[str, pa.DataType] = {
     "reason": _TEXT,
 }
 
-#: beyond the contract: why a clip cannot be used at all, and which clips show the same
+#: beyond the contract: why a clip cannot be used at all, which clips show the same, and the bytes of its file
 EXTRA: dict[str, pa.DataType] = {
     "fault": _TEXT,
     "provenance": _TEXT,
@@ -67,6 +67,7 @@ EXTRA: dict[str, pa.DataType] = {
     "repeat_group": _TEXT,
     "repeat_kind": _TEXT,
     "sha256": _TEXT,
+    "num_bytes": _WHOLE,
 }
 
 NUMBER, WORD = pa.float32(), pa.string()
