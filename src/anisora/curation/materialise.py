@@ -18,9 +18,9 @@ import numpy as np
 from anisora.errors import AnisoraError, BadVideo, Failed, WriteFailed
 from anisora.files import atomic_file, sha256_file
 from anisora.media.color import BT709, SMPTE170M, UNSPECIFIED, from_rgb
-from anisora.media.container import _display_matrix, opened
+from anisora.media.container import display_matrix, opened
 from anisora.media.encoders import ENCODERS, Encoder, pick_encoder, pick_pixel_format
-from anisora.media.span import Decoded, SpanReader
+from anisora.media.span import SpanFrame, SpanReader
 from anisora.records import Span
 from anisora.settings import setting
 
@@ -90,7 +90,7 @@ def _make(reader: SpanReader, job: Job, encoding: Encoding, pts_T: np.ndarray | 
     return Made(clip_id=job.clip_id, sha256=digest, num_bytes=size, num_frames=len(written))
 
 
-def _encode(path: Path, frames: Iterator[Decoded], job: Job, encoding: Encoding) -> list[int]:
+def _encode(path: Path, frames: Iterator[SpanFrame], job: Job, encoding: Encoding) -> list[int]:
     """Writes the frames and gives their time stamps, from 0 in the span's time base."""
     import av
 
@@ -119,7 +119,7 @@ def _encode(path: Path, frames: Iterator[Decoded], job: Job, encoding: Encoding)
     return stamps
 
 
-def _chain(first: Decoded, rest: Iterator[Decoded]) -> Iterator[Decoded]:
+def _chain(first: SpanFrame, rest: Iterator[SpanFrame]) -> Iterator[SpanFrame]:
     yield first
     yield from rest
 
@@ -149,17 +149,14 @@ def _stream(container: Any, encoder: Encoder, encoding: Encoding, job: Job, fram
 class _Shape:
     """Turns, crops and converts frames, all alike, as the first one needs it."""
 
-    def __init__(self, first: Decoded, crop_xywh_px: tuple[int, int, int, int] | None) -> None:
+    def __init__(self, first: SpanFrame, crop_xywh_px: tuple[int, int, int, int] | None) -> None:
         self._crop = crop_xywh_px
         self._graph: Any = None
-        self._is_planar = not isinstance(first.frame, np.ndarray) and _is_plain_yuv(first.frame)
-        if isinstance(first.frame, np.ndarray):
-            height, width = first.frame.shape[:2]
-        else:
-            a, b, *_ = _display_matrix(first.frame)
-            width, height = first.frame.width, first.frame.height
-            if b and not a:
-                width, height = height, width
+        self._is_planar = _is_plain_yuv(first.picture)
+        a, b, *_ = display_matrix(first.picture)
+        width, height = first.picture.width, first.picture.height
+        if b and not a:
+            width, height = height, width
         self._source_px = width, height
         _, _, self.width_px, self.height_px = crop_xywh_px or (0, 0, width, height)
         self._check_inside()
@@ -169,11 +166,11 @@ class _Shape:
         if x < 0 or y < 0 or width < 1 or height < 1 or x + width > self._source_px[0] or y + height > self._source_px[1]:
             raise BadVideo("a crop outside the picture", got=self._crop, expected="inside {}x{}".format(*self._source_px))
 
-    def __call__(self, decoded: Decoded, pixel_format: str) -> Any:
+    def __call__(self, decoded: SpanFrame, pixel_format: str) -> Any:
         """The frame to encode. Raises BadVideo where it differs in kind from the first."""
-        if not self._is_planar or isinstance(decoded.frame, np.ndarray):
+        if not self._is_planar:
             return self._through_rgb(decoded.rgb_HWC(), pixel_format)
-        frame = decoded.frame
+        frame = decoded.picture
         if self._graph is None:
             self._graph = _graph(frame, self._crop, pixel_format)
             self._kind = (frame.width, frame.height, frame.format.name)
@@ -203,7 +200,7 @@ def _is_plain_yuv(frame: Any) -> bool:
     Turning planes would move the colours against the brightness by half a pixel, so turned pictures go through RGB.
     """
     name = frame.format.name
-    if _display_matrix(frame) != (1, 0, 0, 1):
+    if display_matrix(frame) != (1, 0, 0, 1):
         return False
     return name.startswith(("yuv4", "yuvj4", "gray", "nv12", "p010")) and not name.startswith("yuva")
 

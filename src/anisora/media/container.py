@@ -65,7 +65,7 @@ def iter_container(
         for picture in decoded(container, stream, path, damage):
             if damage and not keep_damaged:
                 break
-            rgb_HWC = upright(_pixels(reformatter, picture, background), display_matrix(picture))
+            rgb_HWC = upright(pixels(reformatter, picture, background), display_matrix(picture))
             if first is None:
                 first = rgb_HWC
                 notes += remarks(stream, picture)
@@ -168,7 +168,7 @@ def _decoder(stream: Any) -> Any:
     return lambda packet: packet.decode()
 
 
-def _pixels(reformatter: Any, frame: Any, background: tuple[int, int, int]) -> np.ndarray:
+def pixels(reformatter: Any, frame: Any, background: tuple[int, int, int]) -> np.ndarray:
     """uint8 [H, W, 3] of a frame as it is stored, with transparency over `background`."""
     has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
     pixels = to_rgb(reformatter, frame, with_alpha=has_alpha)
