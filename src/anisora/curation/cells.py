@@ -183,20 +183,20 @@ def columns_of(cells: pa.Table, wanted: Iterable[Wanted], crops: pa.Table | None
     import duckdb
 
     found = {}
-    con = duckdb.connect()
-    con.register("cells", cells)
-    con.register("crops", crops if crops is not None else pa.table({"clip_id": pa.array([], _TEXT), "view": pa.array([], _TEXT)}))
-    for column in wanted:
-        condition = "coalesce(crops.view, '')" if column.follows_crop else "''"
-        found[column.name] = con.execute(
-            f"""
-            SELECT cells.clip_id, max(number) AS number, max(word) AS word, max(backend) AS backend,
-                   max(reason) AS reason, max(message) AS message, max(details) AS details
-            FROM cells LEFT JOIN crops ON cells.clip_id = crops.clip_id
-            WHERE name = ? AND key = ? AND cells.view = {condition}
-            GROUP BY cells.clip_id
-            """,
-            [column.name, column.key],
-        ).to_arrow_table()
-    con.close()
+    nowhere = pa.table({"clip_id": pa.array([], _TEXT), "view": pa.array([], _TEXT)})
+    with duckdb.connect() as database:
+        database.register("cells", cells)
+        database.register("crops", nowhere if crops is None else crops)
+        for column in wanted:
+            view = "coalesce(crops.view, '')" if column.follows_crop else "''"
+            found[column.name] = database.sql(
+                f"""
+                SELECT cells.clip_id, max(number) AS number, max(word) AS word, max(backend) AS backend,
+                       max(reason) AS reason, max(message) AS message, max(details) AS details
+                FROM cells LEFT JOIN crops ON cells.clip_id = crops.clip_id
+                WHERE name = $name AND key = $key AND cells.view = {view}
+                GROUP BY cells.clip_id
+                """,
+                params={"name": column.name, "key": column.key},
+            ).to_arrow_table()
     return found

@@ -36,9 +36,11 @@ def make_plan(config: CurateConfig, out: Path) -> Plan:
 
 
 def _cheap(by_name: dict[str, Any]) -> tuple[Any, ...]:
-    from anisora.measures import flow_score, standin
+    from anisora.measures import standin
 
     return (
         measuring("duration_s", standin.duration_s, 1),
-        measuring("flow", flow_score.flow, 1, reads=[by_name["flow"]]),
+        measuring("flow", standin.flow, 1, reads=[by_name["flow"]]),
+        measuring("quality", standin.quality, 1, reads=[by_name["sharpness"]]),
+        measuring("camera", standin.camera, 1, reads=[by_name["flow"]]),
     )

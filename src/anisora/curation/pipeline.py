@@ -120,7 +120,7 @@ def curate(
             mixtures = run.mix(selection.table)
             run.sweep(selection.table)
         result = _result(folder, run, selection, shards, mixtures, passed_over, time.monotonic() - started)
-        _remember(folder, config, result)
+        remember(folder, config, result)
         from anisora.curation.report import write_report
 
         write_report(folder, selection, config)
@@ -524,7 +524,8 @@ def _result(
     )
 
 
-def _remember(out: Path, config: CurateConfig, result: Curated) -> None:
+def remember(out: Path, config: CurateConfig, result: Curated) -> None:
+    """Writes the resolved settings and the result beside what they made."""
     import json
 
     text = json.dumps({"config": plain(config), "result": plain(result)}, indent=2, ensure_ascii=False)

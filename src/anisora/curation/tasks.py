@@ -121,7 +121,8 @@ def load_signals(out: Path, files: Mapping[str, str], errors: Mapping[str, str],
 
     scans = {name: Scan.load(out / name) for name in sorted(set(files.values()))}
     first = next(iter(scans.values()))
-    signals = {name: scans[file].signals[name] for name, file in files.items()}
+    signals = {"damage": first.signals["damage"]}
+    signals |= {name: scans[file].signals[name] for name, file in files.items()}
     return replace(first, info=replace(first.info, path=path), signals=signals, errors=dict(errors))
 
 
@@ -324,7 +325,8 @@ def encode_clips(
     out: Path,
     unit_key: str,
     path: Path,
-    signals_file: str,
+    files: Mapping[str, str],
+    errors: Mapping[str, str],
     tasks: Sequence[ClipTask],
     encoding: Encoding,
     key: str,
@@ -334,7 +336,7 @@ def encode_clips(
 ) -> dict[str, Any]:
     """The files of some clips of one source, and a cell for each that says where it is and what is in it."""
     note("open")
-    pts_T = Scan.load(out / signals_file).pts_T
+    pts_T = Scan.load(out / next(iter(files.values()))).pts_T
     cells = []
     jobs = []
     for task in tasks:

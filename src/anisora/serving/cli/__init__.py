@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from anisora.errors import AnisoraError, BadRequest, OutOfMemory
-from anisora.serving.cli import demo, doctor, generate, models, train
+from anisora.serving.cli import curate, demo, doctor, generate, models, train
 from anisora.serving.cli.console import say
 
 #: exit code of a command that was stopped by Ctrl-C or asked to end
@@ -51,6 +51,7 @@ app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 
 
