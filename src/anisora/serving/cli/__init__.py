@@ -48,7 +48,7 @@ def _options(
 
 
 app.command("generate")(generate.generate)
-app.command("train")(train.train)
+app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(curate.app, name="curate")
