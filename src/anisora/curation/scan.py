@@ -1,11 +1,15 @@
-"""What one decode of a video found, and how it is kept: per-frame signals, never verdicts."""
+"""One decode of a video, watched by any number of observers, and what they found: per-frame signals, never verdicts.
+
+The unit of this part of the work is the pass over a file. Everything that looks at all frames looks during that one
+pass; whatever is decided later, and decided again, is decided on the stored signals.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from functools import cached_property
@@ -15,9 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anisora.curation.observers import Observer
 from anisora.errors import BadInput
 from anisora.files import existing_file, write_atomic
 from anisora.measures.clip import ClipView, Signals
+from anisora.media.reader import probe
+from anisora.media.stream import Decoded, Remarks, SmallPictures, iter_decoded
 from anisora.media.video import VideoInfo
 from anisora.records import Span
 
@@ -121,3 +128,91 @@ def _info(stored: Mapping[str, Any]) -> VideoInfo:
     duration = stored["duration_s"]
     exact["duration_s"] = None if duration is None else Fraction(duration)  # type: ignore[assignment]
     return VideoInfo(**{**stored, **exact, "path": Path(stored["path"])})
+
+
+def scan(
+    path: str | os.PathLike[str],
+    observers: Sequence[Observer] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scan:
+    """The signals of a video, by one decode in one thread; `observers` are fresh ones, by default those of the cheap scan.
+
+    An observer that raises loses its own column, whose reason is kept. Frames that could not be decoded are left out
+    and said in `read_errors`; the signal "damage" has the numbers of those that may show something wrong. `progress` is
+    called now and then with the frames done and those announced. Raises BadVideo for what is no video, or holds no frame.
+    """
+    import cv2
+
+    from anisora.curation.observers.default import default_observers
+
+    cv2.setNumThreads(1)
+    info = probe(path)
+    remarks = Remarks()
+    desk = _Desk(default_observers() if observers is None else observers)
+    pts: list[int] = []
+    damaged: list[int] = []
+    frame = None
+    for index, frame in enumerate(iter_decoded(Path(path), remarks)):
+        desk.show(index, frame)
+        pts.append(frame.pts)
+        if frame.is_damaged:
+            damaged.append(index)
+        if progress and index % 32 == 31:
+            progress(index + 1, info.num_frames)
+    assert frame is not None  # iter_decoded raises for a video without a frame
+    signals = desk.finish()
+    signals["damage"] = {"index": np.array(damaged, np.int64)}
+    return Scan(
+        info=info,
+        pts_T=np.array(pts, np.int64),
+        end_pts=frame.pts + frame.duration,
+        time_base=frame.time_base,
+        signals=signals,
+        errors=desk.errors,
+        read_errors=tuple(remarks.damage),
+        notes=tuple(remarks.notes),
+    )
+
+
+class _Desk:
+    """Hands each frame to the observers that are due, and keeps away those that have failed."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        names = [observer.name for observer in observers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two observers of one name: {', '.join(sorted(twice))}")
+        self.errors: dict[str, str] = {}
+        self._observers = list(observers)
+        self._due: dict[str, float] = {}
+        self._pictures = SmallPictures()
+
+    def show(self, index: int, frame: Decoded) -> None:
+        self._pictures.show(frame.picture)
+        for observer in [o for o in self._observers if self._is_due(o, frame)]:
+            make = self._pictures.luma if observer.needs.pixels == "luma" else self._pictures.rgb
+            picture = make(observer.needs.width_px)
+            self._guarded(observer, lambda o, p: o.feed(index, frame.pts, p), picture)
+
+    def _is_due(self, observer: Observer, frame: Decoded) -> bool:
+        """Whether an observer that wants `fps` gets this frame: the first at or after each of its ticks."""
+        if observer.needs.fps is None:
+            return True
+        due = self._due.get(observer.name)
+        if due is not None and frame.pts < due:
+            return False
+        step = float(1 / (Fraction(observer.needs.fps) * frame.time_base))
+        self._due[observer.name] = frame.pts + step if due is None else due + step * (1 + (frame.pts - due) // step)
+        return True
+
+    def _guarded(self, observer: Observer, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return call(observer, *args)
+        except Exception as reason:
+            self.errors[observer.name] = f"{type(reason).__name__}: {reason}"
+            self._observers.remove(observer)
+            return None
+
+    def finish(self) -> dict[str, Mapping[str, NDArray]]:
+        found = {o.name: self._guarded(o, lambda o: o.finish()) for o in list(self._observers)}
+        return {name: arrays for name, arrays in found.items() if arrays is not None}
