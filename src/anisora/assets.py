@@ -54,11 +54,11 @@ ASSETS: dict[str, Asset] = {
         licence="Apache-2.0",
     ),
     "pp-ocr-rec": Asset(
-        package="rapidocr-onnxruntime",
-        version="1.4.4",
-        member="rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
-        sha256="48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
-        size_bytes=10_857_958,
+        package="rapidocr",
+        version="3.10.0",
+        member="rapidocr/models/PP-OCRv6_rec_small.onnx",
+        sha256="6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+        size_bytes=21_234_383,
         licence="Apache-2.0",
     ),
     "craft": Asset(
