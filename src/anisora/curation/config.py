@@ -28,13 +28,14 @@ class CropSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionSettings:
-    """Which captioner writes, and how."""
+class CaptionChoice:
+    """Which captioner writes."""
 
     backend: Literal["none", "bundled", "full", "service"] = setting(
         "bundled", "bundled: composed from tags; full: a model by path; service: an endpoint"
     )
     model: str | None = setting(None, "folder of a Qwen2-VL, 2.5-VL or 3-VL checkpoint, or the endpoint's model name")
+    adapter: str | None = setting(None, "LoRA folder that `anisora train captioner` made")
     url: str | None = setting(None, "an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1")
 
 
@@ -45,10 +46,9 @@ class CurateConfig:
     longest_s: float = setting(8.0, "longer shots are cut into equal parts no longer than this")
     shots: dict[str, Any] = field(default_factory=dict, metadata={"help": "settings of the shot detector"})
     text: Literal["fast", "accurate"] = setting("fast", "text cover of survivors: PP-OCR, or CRAFT beside it")
-    aesthetic: dict[str, Any] = field(default_factory=dict, metadata={"help": "settings of the aesthetic score"})
     crop: CropSettings = field(default_factory=CropSettings)
     benchmark: str | None = setting(None, "folder of clips that training must not see; what shows the same is dropped")
-    caption: CaptionSettings = field(default_factory=CaptionSettings)
+    caption: CaptionChoice = field(default_factory=CaptionChoice)
     heads: str | None = setting(None, "folder of trained heads (talking, motion grade, ...); default: the bundled rules")
     encode: Encoding = field(default_factory=Encoding)
     select: Rules = field(default_factory=Rules)

@@ -10,10 +10,12 @@ of its own: what is there is not made again, whoever made it. Clips that fall at
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,18 @@ import pyarrow.compute as pc
 
 from anisora.curation import table as clips
 from anisora.curation.assemble import SOURCE, assemble
-from anisora.curation.cells import CellStore, word_cell
+from anisora.curation.cells import CellStore, cell_of, word_cell
 from anisora.curation.config import CurateConfig, default_workers
 from anisora.curation.executors import Executor, Unit, open_executor
 from anisora.curation.executors.drive import Settled, drive
 from anisora.curation.ledger import Ledger, locked
 from anisora.curation.mixture import mix, save
+from anisora.curation.parts import make_captioner, make_plan
 from anisora.curation.plan import Plan
 from anisora.curation.select import KEEP, Rules, Selection, select
 from anisora.curation.shards import write_shards
 from anisora.curation.sources import Source, find_sources, text_of
-from anisora.curation.tasks import ClipTask
+from anisora.curation.tasks import ClipTask, caption_cell, caption_row, file_view
 from anisora.files import write_atomic
 from anisora.settings import plain
 from anisora.store import content_hash
@@ -89,12 +92,10 @@ def curate(
         named, licence=config.licence, licences=Path(config.licences) if config.licences else None
     )
     folder = Path(out).absolute()
-    from anisora.curation.parts import make_plan
-
     with locked(folder) as dead:
         if dead:
             say(f"took over the lock of {dead}, which is gone")
-        plan = make_plan(config, folder)
+        plan = make_plan(config)
         with (
             Ledger(folder / LEDGER) as ledger,
             open_executor(
@@ -111,6 +112,7 @@ def curate(
             run.measure()
             run.score()
             run.crop()
+            run.apply_heads()
             run.encode()
             run.caption()
             selection = run.finish()
@@ -325,8 +327,9 @@ class _Run:
     def score(self, crops: Iterable[str] = ()) -> None:
         """The measures that see pixels, one after the other: a clip that one of them drops does not reach the next."""
         for use in self.plan.heavy:
-            rows = self.candidates(self.table(crops))
-            lacking = [ClipTask(row=row, lacks=(use.name,)) for row in rows if row[f"{use.name}_reason"] == clips.NOT_MEASURED]
+            have = self._have(use.name)
+            tasks = [ClipTask(row=row, lacks=(use.name,)) for row in self.candidates(self.table(crops))]
+            lacking = [t for t in tasks if (t.clip_id, use.name, use.key, t.view if use.follows_crop else "") not in have]
             self._make(use.name, self._clip_units("score_clips", lacking, {"measures": [use]}, [use]))
 
     def _clip_units(
@@ -384,6 +387,26 @@ class _Run:
         self._make("crop", self._clip_units("crop_clips", lacking, extra, [self.plan.crop]))
         self.score(self.cropped)
 
+    def apply_heads(self) -> None:
+        """What trained heads make of the features of every clip that has them: no pixels, no workers."""
+        from anisora.curation.heads import apply_heads
+
+        if not self.plan.heads:
+            return
+        features_key = next(use.key for use in self.plan.heavy if use.name == "features")
+        cells = self.store.read("cells")
+        wanted = pc.and_(pc.equal(cells["name"], "features"), pc.equal(cells["key"], features_key))
+        cells = cells.filter(pc.and_(wanted, pc.is_valid(cells["details"])))
+        found = {(r["clip_id"], r["view"]): json.loads(r["details"]) for r in cells.select(["clip_id", "view", "details"]).to_pylist()}
+        rows = []
+        for column in self.plan.heads:
+            have = self._have(column.name)
+            lacking = {f"{clip} {view}": v for (clip, view), v in found.items() if (clip, column.name, column.key, view) not in have}
+            for name, scores in apply_heads(lacking, self.config.heads, only=[column.name]).items():
+                clip, _, view = name.partition(" ")
+                rows.append(cell_of(clip, column.key, scores[column.name], view=view))
+        self.store.write("cells", content_hash(["heads", sorted((r["clip_id"], r["name"], r["key"], r["view"]) for r in rows)]), rows)
+
     def encode(self) -> None:
         """A file for every clip that fulfils all rules; those that are there already stay."""
         rows = [row for row in self.kept() if not (row["path"] and (self.out / row["path"]).exists())]
@@ -400,14 +423,29 @@ class _Run:
         if self.plan.caption.key == "":
             return
         have = self._have("caption")
-        rows = [row for row in self.kept() if row["path"]]
-        lacking = [
-            ClipTask(row=row)
-            for row in rows
-            if (row["clip_id"], "caption", self.plan.caption.key, ClipTask(row=row).view) not in have
-        ]
-        extra = {"settings": self.config.caption, "key": self.plan.caption.key}
-        self._make("caption", self._clip_units("caption_files", lacking, extra, [self.plan.caption]))
+        tasks = [ClipTask(row=row) for row in self.kept() if row["path"]]
+        key = self.plan.caption.key
+        lacking = [task for task in tasks if (task.clip_id, "caption", key, task.view) not in have]
+        if self.config.caption.backend == "bundled":
+            extra = {"key": key, "make_captioner": partial(make_captioner, self.config)}
+            self._make("caption", self._clip_units("caption_files", lacking, extra, [self.plan.caption]))
+        elif lacking:
+            self._caption_here(lacking, key)
+
+    def _caption_here(self, tasks: Sequence[ClipTask], key: str) -> None:
+        """Captions by a large model or an endpoint: one of it, in this process, for all clips."""
+        from anisora.curation.captions import caption_clips
+
+        by_id = {task.clip_id: task for task in tasks}
+        captioned = caption_clips(
+            [caption_row(task.row) for task in tasks],
+            lambda clip_id: file_view(self.out, by_id[clip_id].row),
+            make_captioner(self.config),
+            self.out / "captions" / f"{key}.jsonl",
+            progress=lambda done, total: self.progress("caption", done, total),
+        )
+        rows = [caption_cell(row, by_id[row["clip_id"]], key) for row in captioned]
+        self.store.write("cells", content_hash(["caption", key, sorted(by_id)]), rows)
 
     def finish(self) -> Selection:
         """The final table with its verdicts, written."""
@@ -526,8 +564,6 @@ def _result(
 
 def remember(out: Path, config: CurateConfig, result: Curated) -> None:
     """Writes the resolved settings and the result beside what they made."""
-    import json
-
     text = json.dumps({"config": plain(config), "result": plain(result)}, indent=2, ensure_ascii=False)
     write_atomic(out / RUN, text.encode())
 

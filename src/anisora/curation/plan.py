@@ -25,7 +25,7 @@ class Plan:
     """The stages of a run as data. `cheap` measures read stored signals, `heavy` ones look at pixels of survivors.
 
     `find` gives the shots of a scan; `kinds` the measure columns of the table; the `Wanted` are keys of what is not a
-    measure: crops, files, captions.
+    measure: crops, files, captions, and what trained heads make of stored features.
     """
 
     watches: tuple[Watch, ...]
@@ -37,13 +37,13 @@ class Plan:
     crop: Wanted
     file: Wanted
     caption: Wanted
+    heads: tuple[Wanted, ...] = ()
 
     @property
     def measures(self) -> list[Wanted]:
-        """All measure columns."""
-        return [
-            Wanted(name=use.name, key=use.key, follows_crop=use.follows_crop) for use in (*self.cheap, *self.heavy)
-        ]
+        """The columns of the table that are measured."""
+        made = [Wanted(name=use.name, key=use.key, follows_crop=use.follows_crop) for use in (*self.cheap, *self.heavy)]
+        return [column for column in (*made, *self.heads) if column.name in self.kinds]
 
 
 def plain_params(params: Any) -> Any:

@@ -217,6 +217,8 @@ def _measured(
     started = time.process_time()
     try:
         score = use.measure(view)
+        if score.version != use.version:
+            raise RuntimeError(f"{use.name} is of version {score.version}, its key says {use.version}")
     except WriteFailed:
         raise
     except Exception as problem:
@@ -318,6 +320,65 @@ def score_clips(
     return {"num_cells": len(cells)}
 
 
+# --------------------------------------------------------------------------------------------------------------- crop
+
+
+def crop_clips(
+    out: Path,
+    unit_key: str,
+    path: Path,
+    files: Mapping[str, str],
+    errors: Mapping[str, str],
+    tasks: Sequence[ClipTask],
+    settings: Any,
+    key: str,
+    *,
+    note: Note,
+    skip: Skip,
+) -> dict[str, Any]:
+    """For each clip the largest part of the picture that no overlay touches, as `x,y,w,h`, or why there is none."""
+    note("open")
+    scan = load_signals(out, files, errors, path)
+    cells = []
+    with SpanReader(path) as reader:
+        for task, view in clip_views(scan, tasks, reader):
+            if (part := f"crop {task.clip_id}") in skip:
+                cells.append(word_cell(task.clip_id, "crop", key, None, reason=skip[part], is_fault=True))
+                continue
+            note(part)
+            try:
+                cells.append(_cropped(task, view, settings, key))
+            except Exception as problem:
+                words = f"{type(problem).__name__}: {problem}"[:300]
+                cells.append(
+                    word_cell(task.clip_id, "crop", key, None, reason=reason_code(problem), message=words, is_fault=True)
+                )
+    CellStore(out).write("cells", unit_key, cells)
+    return {"num_crops": sum(cell["word"] is not None for cell in cells)}
+
+
+def _cropped(task: ClipTask, view: ClipView, settings: Any, key: str) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from anisora.curation.crop import CropParams, free_crop
+    from anisora.curation.overlays import find_overlays
+
+    whole = replace(view, crop_xywh_px=None)
+    overlays = [overlay for overlay in find_overlays(whole) if overlay.is_overlay]
+    kinds = sorted({overlay.kind for overlay in overlays})
+    details = {"overlays": " ".join(kinds)} if kinds else {}
+    if not overlays:
+        return word_cell(task.clip_id, "crop", key, None, reason="no_overlay")
+    aspect = Fraction(settings.aspect.replace(":", "/")) if settings.aspect else None
+    params = CropParams(aspect=aspect, min_kept_area=settings.least_area)
+    crop, reason = free_crop((view.width_px, view.height_px), [overlay.box_px for overlay in overlays], params)
+    score = Score(
+        name="crop", version=1, unit="class", raw=None if crop is None else crop_text(crop.xywh_px), reason=reason,
+        details=details,
+    )  # fmt: skip
+    return cell_of(task.clip_id, key, score)
+
+
 # ------------------------------------------------------------------------------------------------------------- encode
 
 
@@ -370,3 +431,71 @@ def clip_path(clip_id: str, key: str, view: str, suffix: str) -> str:
     from anisora.store import content_hash
 
     return f"clips/{clip_id[:2]}/{clip_id}-{content_hash([key, view])[:8]}{suffix}"
+
+
+# ----------------------------------------------------------------------------------------------------------- captions
+
+
+def caption_files(
+    out: Path,
+    unit_key: str,
+    path: Path,
+    files: Mapping[str, str],
+    errors: Mapping[str, str],
+    tasks: Sequence[ClipTask],
+    key: str,
+    make_captioner: Callable[[], Any],
+    *,
+    note: Note,
+    skip: Skip,
+) -> dict[str, Any]:
+    """Captions of clips that have files: a cell each, joined by id and frame digest."""
+    from anisora.curation.captions import caption_clips
+
+    note("captioner")
+    rows = [caption_row(task.row) for task in tasks]
+    by_id = {task.clip_id: task for task in tasks}
+    captioned = caption_clips(
+        rows, lambda clip_id: file_view(out, by_id[clip_id].row), make_captioner(), out / "captions" / f"{unit_key[:16]}.jsonl"
+    )
+    CellStore(out).write("cells", unit_key, [caption_cell(row, by_id[row["clip_id"]], key) for row in captioned])
+    return {"num_captions": sum(row["caption"] is not None for row in captioned)}
+
+
+def caption_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a captioner is told of a clip: its tags, and the words that were measured of it."""
+    tags = dict(row["tags"] or [])
+    tags |= {name: value for name in clips.MEASURES if (value := row.get(name)) is not None}
+    crop = {name: row[name] for name in ("crop_x_px", "crop_y_px", "crop_w_px", "crop_h_px")}
+    return {"clip_id": row["clip_id"], "tags": {key: str(value) for key, value in tags.items()}, **crop}
+
+
+def file_view(out: Path, row: Mapping[str, Any]) -> ClipView:
+    """The view of a clip's own file, whole."""
+    base = Fraction(row["time_base_num"], row["time_base_den"])
+    span = Span(
+        start_frame=0,
+        end_frame=row["end_frame"] - row["start_frame"],
+        start_pts=0,
+        end_pts=row["end_pts"] - row["start_pts"],
+        time_base=base,
+    )
+    return ClipView(
+        path=out / row["path"],
+        span=span,
+        fps=Fraction(row["fps_num"], row["fps_den"]),
+        width_px=row["crop_w_px"],
+        height_px=row["crop_h_px"],
+    )
+
+
+def caption_cell(row: Mapping[str, Any], task: ClipTask, key: str) -> dict[str, Any]:
+    """The caption of a row of `caption_clips` as a cell; the tags it adds are its details."""
+    import json
+
+    added = {name: text for name, text in row["tags"].items() if name.startswith("caption_")}
+    return word_cell(
+        task.clip_id, "caption", key, row["caption"], view=task.view, backend=row["caption_backend"],
+        reason=row["caption_reason"], details=json.dumps(added, sort_keys=True) if added else None,
+        is_fault=row["caption_reason"] is not None,
+    )  # fmt: skip

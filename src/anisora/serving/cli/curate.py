@@ -9,11 +9,11 @@ import typer
 
 from anisora.errors import BadRequest, Failed
 from anisora.serving.cli.console import print_json, progress_bars, say, show_table
-from anisora.serving.cli.groups import DEFAULT, DefaultGroup
+from anisora.serving.cli.default import DEFAULT, WithDefault
 from anisora.settings import load, plain, read
 
 app = typer.Typer(
-    cls=DefaultGroup,
+    cls=WithDefault,
     help="Raw videos in, a training set out: anisora curate SOURCE... --out DIR.",
     epilog="Example: anisora curate videos/ --out data",
     no_args_is_help=True,
@@ -23,7 +23,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and no
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a run.")]
 
 
-@app.command(DEFAULT)
+@app.command(DEFAULT, hidden=True)
 def run(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Videos and folders of them.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the set is made; the same folder resumes.")],
