@@ -44,7 +44,7 @@ PROBABILITIES = frozenset({"quality_filter", "professional"})
 _FARTHEST = 4.0
 
 #: Strengths of regularisation that training chooses from (scikit-learn's C).
-_STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 #: Labels of each class without which there is nothing to cross-validate.
 LEAST_LABELS = 5
@@ -393,5 +393,5 @@ def _as_head(
     return Head(
         name=name, version=1, classes=classes, features=names, mean=numbers(model.mean), spread=numbers(model.spread),
         weights=tuple(numbers(row) for row in weights), bias=numbers(bias), temperature=model.temperature,
-        trained_on=about,
+        trained_on=json.loads(json.dumps(about)),
     )  # fmt: skip
