@@ -111,7 +111,9 @@ def test_no_features_are_no_score():
 
 
 def test_bundled_heads_load_and_agree_with_the_features_of_this_version():
-    names = set(clip_features(ClipView.of_frames(np.random.default_rng(0).integers(0, 255, (16, 48, 64, 3), np.uint8), 16)))
+    names = set(
+        clip_features(ClipView.of_frames(np.random.default_rng(0).integers(0, 255, (16, 48, 64, 3), np.uint8), 16))
+    )
     heads = load_heads()
     assert set(heads) == set(HEADS)
     for name, (head, sha256) in heads.items():
@@ -122,7 +124,12 @@ def test_bundled_heads_load_and_agree_with_the_features_of_this_version():
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda s: s.pop("bias"), lambda s: s.update(bias=[1.0]), lambda s: s.update(name="other"), lambda s: s.update(x=1)],
+    [
+        lambda s: s.pop("bias"),
+        lambda s: s.update(bias=[1.0]),
+        lambda s: s.update(name="other"),
+        lambda s: s.update(x=1),
+    ],
 )
 def test_files_that_are_no_heads(tmp_path: Path, spoil):  # type: ignore[no-untyped-def]
     features, labels, _ = planted(60)

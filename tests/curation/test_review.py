@@ -109,7 +109,9 @@ def test_labels_come_back_as_csv(tmp_path: Path):
     """The page's own script: marks, takes one mark back, is opened again, exports; heads read it."""
     page = write_review(rows(), tmp_path / "review.html")
     driver = DRIVER.replace("CLIPS", json.dumps(["a", EVIL, "c"]))
-    done = subprocess.run(["node", "-e", driver], input=Parsed(page.read_text()).scripts[0], capture_output=True, text=True)
+    done = subprocess.run(
+        ["node", "-e", driver], input=Parsed(page.read_text()).scripts[0], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     (tmp_path / "labels.csv").write_bytes(done.stdout.encode())
     assert read_labels(tmp_path / "labels.csv") == {"talking": {"a": "yes"}, "dimension": {EVIL: "3d"}}

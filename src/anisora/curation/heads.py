@@ -104,13 +104,17 @@ def load_head(path: str | os.PathLike[str]) -> Head:
         raise BadInput("not a head", got=f"{path} ({reason})", expected="a file of `anisora train heads`") from reason
     many, classes = len(head.features), len(head.classes)
     if shapes != [(many,), (many,), (classes, many), (classes,)] or HEADS.get(head.name) != head.classes:
-        raise BadInput("a head whose parts do not fit", got=path, expected=f"{HEADS.get(head.name)} and {many} features")
+        raise BadInput(
+            "a head whose parts do not fit", got=path, expected=f"{HEADS.get(head.name)} and {many} features"
+        )
     return head
 
 
 def load_heads(folder: str | os.PathLike[str] | None = None) -> dict[str, tuple[Head, str]]:
     """The heads of a folder and the bundled ones for those it lacks, each with the sha256 of its file."""
-    paths = {path.stem: path for place in (BUNDLED, Path(folder) if folder else BUNDLED) for path in place.glob("*.json")}
+    paths = {
+        path.stem: path for place in (BUNDLED, Path(folder) if folder else BUNDLED) for path in place.glob("*.json")
+    }
     return {name: (load_head(paths[name]), sha256_file(paths[name])) for name in HEADS if name in paths}
 
 
