@@ -104,7 +104,9 @@ def _faded(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _cut_up(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Parts in another order: cuts where none belong."""
-    return np.concatenate([np.flip(part, axis=2) if i % 2 else part for i, part in enumerate(np.array_split(frames, 5))])
+    return np.concatenate(
+        [np.flip(part, axis=2) if i % 2 else part for i, part in enumerate(np.array_split(frames, 5))]
+    )
 
 
 SPOILERS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
@@ -227,7 +229,8 @@ def main() -> None:
         labels_by_head, real_groups = real_labels()
         wanted = sorted({file for labels in labels_by_head.values() for file in labels})
         real, _ = cached(
-            given.cache / f"real-{source}.parquet", lambda: ((file, real_features(given.real, file), {}) for file in wanted)
+            given.cache / f"real-{source}.parquet",
+            lambda: ((file, real_features(given.real, file), {}) for file in wanted),
         )
         for name, labels in labels_by_head.items():
             if labels:
@@ -251,7 +254,11 @@ def report(rows: list[dict], cpu_s: float, as_json: bool) -> None:
     columns = ("head", "on", "labels", "groups", "accuracy", "majority", "balanced_accuracy", "auc", "calibration_error", "bundled_accuracy")  # fmt: skip
     print(" | ".join(columns))
     for row in rows:
-        print(" | ".join(f"{row.get(c, '-'):.3f}" if isinstance(row.get(c), float) else str(row.get(c, "-")) for c in columns))
+        print(
+            " | ".join(
+                f"{row.get(c, '-'):.3f}" if isinstance(row.get(c), float) else str(row.get(c, "-")) for c in columns
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,12 @@ def test_json_cut_off_anywhere_is_truncated():
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("no braces", "not_json"), ("{'single': 'quotes'}", "not_json"), ('{"prose": 3}', "not_schema"), ("{}", "not_schema")],
+    [
+        ("no braces", "not_json"),
+        ("{'single': 'quotes'}", "not_json"),
+        ('{"prose": 3}', "not_schema"),
+        ("{}", "not_schema"),
+    ],
 )
 def test_what_is_no_caption_says_why(text: str, reason: str):
     with pytest.raises(UnusableReply) as problem:
@@ -130,7 +135,9 @@ def test_refusals_are_refused(text: str):
 
 
 def test_a_character_may_be_sorry():
-    long = "A tall knight in silver armour kneels before the queen in a marble hall, lowers his sword and bows his head. "
+    long = (
+        "A tall knight in silver armour kneels before the queen in a marble hall, lowers his sword and bows his head. "
+    )
     long += "The light of two candles moves over the wall behind them and, while the "
     assert not is_refusal(long + 'camera pushes in, says "I am sorry".')
     assert not is_refusal("A boy who cannot reach the shelf jumps.")

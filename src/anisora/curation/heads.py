@@ -44,7 +44,7 @@ PROBABILITIES = frozenset({"quality_filter", "professional"})
 _FARTHEST = 4.0
 
 #: Strengths of regularisation that training chooses from (scikit-learn's C).
-_STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 #: Labels of each class without which there is nothing to cross-validate.
 LEAST_LABELS = 5
@@ -104,13 +104,17 @@ def load_head(path: str | os.PathLike[str]) -> Head:
         raise BadInput("not a head", got=f"{path} ({reason})", expected="a file of `anisora train heads`") from reason
     many, classes = len(head.features), len(head.classes)
     if shapes != [(many,), (many,), (classes, many), (classes,)] or HEADS.get(head.name) != head.classes:
-        raise BadInput("a head whose parts do not fit", got=path, expected=f"{HEADS.get(head.name)} and {many} features")
+        raise BadInput(
+            "a head whose parts do not fit", got=path, expected=f"{HEADS.get(head.name)} and {many} features"
+        )
     return head
 
 
 def load_heads(folder: str | os.PathLike[str] | None = None) -> dict[str, tuple[Head, str]]:
     """The heads of a folder and the bundled ones for those it lacks, each with the sha256 of its file."""
-    paths = {path.stem: path for place in (BUNDLED, Path(folder) if folder else BUNDLED) for path in place.glob("*.json")}
+    paths = {
+        path.stem: path for place in (BUNDLED, Path(folder) if folder else BUNDLED) for path in place.glob("*.json")
+    }
     return {name: (load_head(paths[name]), sha256_file(paths[name])) for name in HEADS if name in paths}
 
 
@@ -393,5 +397,5 @@ def _as_head(
     return Head(
         name=name, version=1, classes=classes, features=names, mean=numbers(model.mean), spread=numbers(model.spread),
         weights=tuple(numbers(row) for row in weights), bias=numbers(bias), temperature=model.temperature,
-        trained_on=about,
+        trained_on=json.loads(json.dumps(about)),
     )  # fmt: skip

@@ -22,7 +22,9 @@ class HqRule:
 
     least_quality_filter: float = setting(0.5, "least probability of keep, by the filter that was run")
     most_text_cover: float = setting(0.005, "largest share of the picture under text")
-    flow_percentiles: tuple[float, float] = setting((20.0, 95.0), "neither stills nor flashes: percentiles of kept clips")
+    flow_percentiles: tuple[float, float] = setting(
+        (20.0, 95.0), "neither stills nor flashes: percentiles of kept clips"
+    )
     least_aesthetic_percentile: float = setting(50.0, "percentile of kept clips")
     duration_s: tuple[float, float] = setting((2.0, 8.0), "shortest and longest")
 
@@ -43,9 +45,7 @@ def hq_reasons(rows: Iterable[Mapping[str, Any]], rule: HqRule | None = None) ->
     rows = list(rows)
     kept = [row for row in rows if row.get("verdict", "keep") == "keep"]
     limits = _limits(kept, rule)
-    return {
-        row["clip_id"]: _miss(row, limits) if row.get("verdict", "keep") == "keep" else "dropped" for row in rows
-    }
+    return {row["clip_id"]: _miss(row, limits) if row.get("verdict", "keep") == "keep" else "dropped" for row in rows}
 
 
 def _limits(kept: list[Mapping[str, Any]], rule: HqRule) -> dict[str, tuple[float, float]]:

@@ -111,5 +111,8 @@ def _render(clips: list[ReviewClip], heads: Mapping[str, tuple[str, ...]], total
         loader=jinja2.PackageLoader("anisora", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("review.html").render(
-        clips=clips, heads=heads, total=total, heads_json=json.dumps({name: list(labels) for name, labels in heads.items()})
+        clips=clips,
+        heads=heads,
+        total=total,
+        heads_json=json.dumps({name: list(labels) for name, labels in heads.items()}),
     )

@@ -194,7 +194,9 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> CaptionerConfig:
         if getattr(config, name) == Path():
             raise BadConfig(f"{path.name}: {name} is missing", expected="a path", hint=f"{name}=PATH")
     if not config.model.folder:
-        raise BadConfig(f"{path.name}: model.folder is missing", expected="a local model folder", hint="model.folder=PATH")
+        raise BadConfig(
+            f"{path.name}: model.folder is missing", expected="a local model folder", hint="model.folder=PATH"
+        )
     return config
 
 
@@ -204,5 +206,3 @@ def dry_run(config: CaptionerConfig) -> dict[str, Any]:
     vlm = with_lora(load(config.model), config.lora, seed=config.seed)
     trained = sum(p.numel() for p in vlm.model.parameters() if p.requires_grad)
     return {"pairs": len(pairs), "trained_parameters": trained, "epochs": config.loop.steps * config.batch / len(pairs)}
-
-

@@ -82,7 +82,9 @@ def question(ask: Ask) -> str:
         + (f" (at {times})" if times else "")
         + ". Describe what is visible, and what changes from frame to frame. Do not guess names, titles or plots."
         " Answer with one JSON object and nothing else. Its keys: "
-        + "; ".join(f'"{key}" ({rule["type"]}: {rule["description"]})' for key, rule in JSON_SCHEMA["properties"].items())
+        + "; ".join(
+            f'"{key}" ({rule["type"]}: {rule["description"]})' for key, rule in JSON_SCHEMA["properties"].items()
+        )
         + f'. The code of this clip is "{ask.code}".'
     )
 

@@ -70,7 +70,9 @@ def compose(tags: Mapping[str, str]) -> AnimeCaption:
     kind = {"2d": "2D animation", "3d": "3D animation"}.get(tags.get("dimension", "").lower(), "Animation")
     style = ", ".join([kind, *filter(None, (_colors(tags), _LIGHT.get(tags.get("light", ""), "")))])
     camera = _CAMERA.get(tags.get("camera", ""), tags.get("camera", "").replace("_", " "))
-    action = ", ".join(filter(None, (_MOTION.get(tags.get("motion_grade", ""), ""), _TALKING.get(tags.get("talking", ""), ""))))
+    action = ", ".join(
+        filter(None, (_MOTION.get(tags.get("motion_grade", ""), ""), _TALKING.get(tags.get("talking", ""), "")))
+    )
     timing = _timing(tags.get("drawing_fps"))
     sentences = [style, *filter(None, (action, camera, timing))]
     prose = ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences) + "."

@@ -84,7 +84,9 @@ def _asks(
     for row in rows:
         clip_id = row["clip_id"]
         try:
-            ask = make_ask(clip_id, clips(clip_id) if callable(clips) else clips[clip_id], settings, row.get("tags"), attempt)
+            ask = make_ask(
+                clip_id, clips(clip_id) if callable(clips) else clips[clip_id], settings, row.get("tags"), attempt
+            )
         except (BadInput, KeyError) as reason:
             book.fail(clip_id, "unreadable", str(reason))
             continue
@@ -241,7 +243,10 @@ class _Book:
         stored = {k: tuple(v) if isinstance(v, list) else v for k, v in record["caption"].items()}
         caption = AnimeCaption(**stored)
         tags |= {f"caption_{name}": text for name, text in caption.tags().items()}
-        tags |= {"caption_kind": "measured" if backend == "bundled" else "seen", "caption_frames": record["frame_digest"]}
+        tags |= {
+            "caption_kind": "measured" if backend == "bundled" else "seen",
+            "caption_frames": record["frame_digest"],
+        }
         return row | {"caption": caption.prose, "caption_backend": backend, "caption_reason": None, "tags": tags}
 
 

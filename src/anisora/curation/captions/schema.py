@@ -87,7 +87,9 @@ def parse(text: str) -> tuple[AnimeCaption, str | None]:
         raise UnusableReply("not_schema", str(reason)) from reason
     if "prose" not in values:
         raise UnusableReply("not_schema", "no prose")
-    return AnimeCaption(**{**values, "prose": without_stock_opening(values["prose"])}), None if clip is None else str(clip)
+    return AnimeCaption(**{**values, "prose": without_stock_opening(values["prose"])}), None if clip is None else str(
+        clip
+    )
 
 
 def parse_prose(text: str) -> AnimeCaption:

@@ -140,7 +140,9 @@ class VisionLanguage:
     def answer(self, frames_THWC: NDArray[np.uint8], words: str, *, max_tokens: int, seed: int = 0) -> tuple[str, bool]:
         """The model's answer, and whether it came to an end. Greedy at seed 0; other seeds draw, with less repetition."""
         inputs = self.batch([(frames_THWC, words, None)])
-        drawn = {"do_sample": False} if seed == 0 else {"do_sample": True, "temperature": 0.7, "repetition_penalty": 1.1}
+        drawn = (
+            {"do_sample": False} if seed == 0 else {"do_sample": True, "temperature": 0.7, "repetition_penalty": 1.1}
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             ids = self.model.generate(
@@ -242,7 +244,9 @@ class VlmCaptioner:
                 )
             except torch.OutOfMemoryError as problem:
                 raise OutOfMemory(
-                    "the captioner does not fit", got=f"{len(ask.frames_THWC)} frames", hint="a lower max_pixels or frames"
+                    "the captioner does not fit",
+                    got=f"{len(ask.frames_THWC)} frames",
+                    hint="a lower max_pixels or frames",
                 ) from problem
             whole = is_whole or self.answers == "json"  # an open JSON is told apart by its reader
             reply = {"text": text} if whole else {"reason": "truncated", "detail": text[:200]}

@@ -49,7 +49,9 @@ def captioner(
     config: _Config,
     overrides: _Overrides = None,
     max_minutes: _MaxMinutes = math.inf,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check pairs and model, and say what would train.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check pairs and model, and say what would train.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Fine-tune a vision-language model on pairs of clips and captions (or keep/drop verdicts); resumes.
@@ -94,7 +96,9 @@ def heads(
         print_json(results)
         return
     columns = ("labels", "accuracy", "majority", "balanced_accuracy", "auc", "calibration_error")
-    rows = [(name, *(f"{r[c]:.3f}" if isinstance(r[c], float) else r[c] for c in columns)) for name, r in results.items()]
+    rows = [
+        (name, *(f"{r[c]:.3f}" if isinstance(r[c], float) else r[c] for c in columns)) for name, r in results.items()
+    ]
     show_table(("head", *columns), rows)
     say(f"written to {out}")
 
@@ -107,7 +111,9 @@ def _sources(path: Path) -> dict[str, str]:
     from anisora.files import existing_file
 
     try:
-        table = pyarrow.parquet.read_table(existing_file(path, BadInput, "the table of clips"), columns=["clip_id", "source_id"])
+        table = pyarrow.parquet.read_table(
+            existing_file(path, BadInput, "the table of clips"), columns=["clip_id", "source_id"]
+        )
     except (pyarrow.ArrowException, ValueError) as reason:
         raise BadInput("not a table of clips", got=f"{path} ({reason})", expected="clip_id and source_id") from reason
     return dict(zip(*(table.column(name).to_pylist() for name in ("clip_id", "source_id")), strict=True))
