@@ -82,3 +82,59 @@ def count_running(folder: str, *, note: Any, skip: Any) -> int:
     running = len(os.listdir(folder))
     mine.unlink()
     return running
+
+
+# ---------------------------------------------------------------------------------------------------- bad observers
+
+
+class _Observer:
+    """Counts frames; its children go wrong at the tenth."""
+
+    name, version, params = "bad", 1, None
+
+    def __init__(self) -> None:
+        from anisora.curation.observers import Needs
+
+        self.needs = Needs(width_px=32)
+        self.seen: list[int] = []
+
+    def feed(self, index: int, pts: int, frame: Any) -> None:
+        if len(self.seen) == 10:
+            self.go_wrong()
+        self.seen.append(index)
+
+    def go_wrong(self) -> None: ...
+
+    def finish(self) -> dict[str, Any]:
+        import numpy as np
+
+        return {"index": np.array(self.seen)}
+
+
+class Raising(_Observer):
+    def go_wrong(self) -> None:
+        raise ValueError("no such frame")
+
+
+class Crashing(_Observer):
+    def go_wrong(self) -> None:
+        os._exit(9)
+
+
+class Hanging(_Observer):
+    def go_wrong(self) -> None:
+        time.sleep(3600)
+
+
+class Growing(_Observer):
+    def go_wrong(self) -> None:
+        balloon(note=lambda part: None, skip={})
+
+
+def crash_on_first_frame(clip: Any) -> Any:
+    """A measure that takes its worker down for clips that begin their source, and gives 1 for others."""
+    from anisora.records import Score
+
+    if clip.span.start_frame == 0:
+        os._exit(5)
+    return Score(name="text_cover", version=1, unit="share", raw=0.0)

@@ -61,14 +61,18 @@ def _heavy(config: CurateConfig) -> tuple[Measuring, ...]:
     """Made from pixels, for clips that the cheap ones let pass; one after the other."""
     from anisora.measures import appearance, text_cover
 
-    detector = "craft" if config.text == "accurate" else "pp-ocr"
-    return (
-        measuring(
-            "text_cover", text_cover.text_cover, 1, settings={"detector": detector},
-            weights_sha256=text_cover._weights(detector, None), follows_crop=True,
-        ),
-        measuring("features", appearance_features, appearance.FEATURES_VERSION, follows_crop=True),
-    )  # fmt: skip
+    found = []
+    if config.text != "none":
+        detector: Any = "craft" if config.text == "accurate" else "pp-ocr"
+        found.append(
+            measuring(
+                "text_cover", text_cover.text_cover, 1, settings={"detector": detector},
+                weights_sha256=text_cover._weights(detector, None), follows_crop=True,
+            )
+        )  # fmt: skip
+    if config.heads != "none":
+        found.append(measuring("features", appearance_features, appearance.FEATURES_VERSION, follows_crop=True))
+    return tuple(found)
 
 
 def appearance_features(clip: ClipView) -> Score:
@@ -83,6 +87,8 @@ def _heads(config: CurateConfig, heavy: tuple[Measuring, ...]) -> tuple[Wanted, 
     """The columns that trained heads make of stored features, keyed by features and weights."""
     from anisora.curation.heads import load_heads
 
+    if config.heads == "none":
+        return ()
     features = next(use for use in heavy if use.name == "features")
     return tuple(
         Wanted(name=name, key=config_key(name, head.version, [features.key], sha256), follows_crop=True)
