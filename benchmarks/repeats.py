@@ -102,7 +102,9 @@ def planted(clips: int, data: Path | None) -> dict:
     wrong = [sorted(pair) for pair in found if pair not in truth and not same_scene(pair)]
     missed = [[*sorted(pair), change] for pair, change in truth.items() if pair not in found]
     right = len(truth) - len(missed)
-    by_change = {c: [sum(p in found for p, k in truth.items() if k == c), list(truth.values()).count(c)] for c in CHANGES}
+    by_change = {
+        c: [sum(p in found for p, k in truth.items() if k == c), list(truth.values()).count(c)] for c in CHANGES
+    }
     mirrored = [found[p].is_mirrored == ("mirrored" in c) for p, c in truth.items() if p in found]
     return {
         "clips": len(prints),
@@ -127,7 +129,10 @@ def openings(episodes: int) -> dict:
     fps = 8
 
     def stretch(seed: int, seconds: int) -> np.ndarray:
-        parts = [render_clip(seed, k, split="seen", n_frames=3 * fps, fps=fps, size_px=(160, 90)).video_THWC for k in range(seconds // 3)]
+        parts = [
+            render_clip(seed, k, split="seen", n_frames=3 * fps, fps=fps, size_px=(160, 90)).video_THWC
+            for k in range(seconds // 3)
+        ]
         return np.concatenate(parts)
 
     opening, tracks, at = stretch(7000, 30), [], {}

@@ -127,14 +127,18 @@ def test_an_opening_is_found_in_two_episodes():
     opening, rest = rng.integers(0, 2**64, 100, dtype=np.uint64), rng.integers(0, 2**64, (2, 300), dtype=np.uint64)
     first = np.concatenate([rest[0, :40], opening, rest[0, 40:]])
     second = np.concatenate([rest[1, :120], opening ^ np.uint64(0b101), rest[1, 120:]])
-    tracks = [SourceTrack(source_id=n, time_s=np.arange(400) / 4, hash_N=h) for n, h in (("one", first), ("two", second))]
+    tracks = [
+        SourceTrack(source_id=n, time_s=np.arange(400) / 4, hash_N=h) for n, h in (("one", first), ("two", second))
+    ]
     (run,) = find_runs(tracks)
     assert (run.a, run.b) == ("one", "two")
     assert np.allclose((run.a_start_s, run.a_end_s, run.b_start_s, run.b_end_s), (10, 35, 30, 55), atol=0.6)
     assert find_runs(tracks, DedupParams(run_s=30.0)) == []
 
 
-def test_a_benchmark_clip_in_the_training_set_is_named(films: list[np.ndarray], prints: list[Fingerprint], tmp_path: Path):
+def test_a_benchmark_clip_in_the_training_set_is_named(
+    films: list[np.ndarray], prints: list[Fingerprint], tmp_path: Path
+):
     (tmp_path / "bench/inner").mkdir(parents=True)
     write_video(tmp_path / "bench/inner/case.mp4", films[4][:, 9:171, 16:304], Fraction(8), quality=28)
     from PIL import Image

@@ -55,7 +55,9 @@ def test_where_and_how_text_stands_says_what_it_is(moving: np.ndarray):
     assert kinds(moving, lambda t: [("TOON", (270, 10, 310, 22))]) == ["logo"]
     assert kinds(moving, lambda t: [("Chapter One", (90, 80, 230, 105))]) == ["title"]
     rows = ["Director", "Jane Milford", "Music", "Otto Brandt", "Editor"]
-    assert set(kinds(moving, lambda t: [(r, (90, 20 + 30 * i, 200, 34 + 30 * i)) for i, r in enumerate(rows)])) == {"credits"}
+    assert set(kinds(moving, lambda t: [(r, (90, 20 + 30 * i, 200, 34 + 30 * i)) for i, r in enumerate(rows)])) == {
+        "credits"
+    }
     roll = lambda t: [(r, (90, 150 + 40 * i - 30 * t, 200, 164 + 40 * i - 30 * t)) for i, r in enumerate(rows)]  # noqa: E731
     assert set(kinds(moving, roll)) == {"credits"}
 
@@ -69,14 +71,22 @@ def test_writing_in_the_scene_is_no_overlay(moving: np.ndarray):
 
 def test_a_subtitle_has_its_time(moving: np.ndarray):
     (found,) = find_overlays(
-        ClipView.of_frames(moving, 8), read=reader(lambda t: [("Wait for me!", (90, 150, 230, 165))] if t in (2, 3) else [])
+        ClipView.of_frames(moving, 8),
+        read=reader(lambda t: [("Wait for me!", (90, 150, 230, 165))] if t in (2, 3) else []),
     )
     assert 4 <= found.start_frame <= 9
     assert 16 <= found.end_frame <= 21
 
 
 def test_a_misread_letter_or_a_missed_look_does_not_split_a_line(moving: np.ndarray):
-    said = ["Where did they go?", "Where did thay go?", None, "Where did they g0?", "Where did they go?", "Where did they go?"]
+    said = [
+        "Where did they go?",
+        "Where did thay go?",
+        None,
+        "Where did they g0?",
+        "Where did they go?",
+        "Where did they go?",
+    ]
     found = find_overlays(
         ClipView.of_frames(moving, 8), read=reader(lambda t: [(said[t], (90, 150, 230, 165))] if said[t] else [])
     )
@@ -93,7 +103,9 @@ def test_cover_counts_what_lies_over_the_picture():
 
 def shots(count: int) -> np.ndarray:
     """One frame of each of several shots."""
-    return np.stack([render_clip(4000 + k, 0, split="seen", n_frames=1, size_px=SIZE).video_THWC[0] for k in range(count)])
+    return np.stack(
+        [render_clip(4000 + k, 0, split="seen", n_frames=1, size_px=SIZE).video_THWC[0] for k in range(count)]
+    )
 
 
 def signed(frames: np.ndarray, alpha: float) -> np.ndarray:
@@ -168,7 +180,9 @@ def test_burnt_in_boxes_are_exact(networks: None, moving: np.ndarray):
             assert not differs.any()
 
 
-@pytest.mark.parametrize(("kind", "font", "language"), [("subtitle", "ipaex-gothic", "ja"), ("credits", "source-serif", "en")])
+@pytest.mark.parametrize(
+    ("kind", "font", "language"), [("subtitle", "ipaex-gothic", "ja"), ("credits", "source-serif", "en")]
+)
 def test_lettering_is_found_where_it_is(networks: None, kind: str, font: str, language: str):
     film = render_clip(3100, 0, split="seen", n_frames=16, fps=8, size_px=(480, 270)).video_THWC
     assert not any(o.is_overlay for o in find_overlays(ClipView.of_frames(film, 8)))

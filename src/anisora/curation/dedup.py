@@ -113,7 +113,9 @@ def _judge(
     by_mirror: dict[bool, dict[int, tuple[int, int, int, int]]] = {False: {}, True: {}}
     for hit in hits:
         by_mirror[hit[2] >= len(PARTS)].setdefault(hit[1], hit)
-    is_mirrored, best = max(by_mirror.items(), key=lambda item: (len(item[1]), -sum(hit[0] for hit in item[1].values())))
+    is_mirrored, best = max(
+        by_mirror.items(), key=lambda item: (len(item[1]), -sum(hit[0] for hit in item[1].values()))
+    )
     looked_at = min(len(whole.small_KHW), _shown_of(whole, part))
     if len(best) < max(1, params.least_share * looked_at):
         return None
@@ -179,7 +181,9 @@ def _likeness(
     import cv2
 
     size = part_HW.shape[::-1]
-    moved = cv2.warpAffine(whole_HW, to_whole, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.warpAffine(
+        whole_HW, to_whole, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
     a = cv2.GaussianBlur(moved, (3, 3), 0).astype(np.float32)
     b = cv2.GaussianBlur(part_HW, (3, 3), 0).astype(np.float32)
     a0, b0 = a - a.mean(), b - b.mean()

@@ -137,8 +137,16 @@ def part_hashes(small_HW: NDArray[np.uint8]) -> Hashes:
         middle = ((left + right) / 2 * width - 0.5, (top + bottom) / 2 * height - 0.5)
         part = cv2.resize(small_HW, (32, 32), interpolation=cv2.INTER_AREA) if size == (width, height) else None
         if part is None:
-            scale = np.array([[size[0] / 32, 0, middle[0] - size[0] / 32 * 15.5], [0, size[1] / 32, middle[1] - size[1] / 32 * 15.5]])
-            part = cv2.warpAffine(small_HW, scale, (32, 32), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+            scale = np.array(
+                [[size[0] / 32, 0, middle[0] - size[0] / 32 * 15.5], [0, size[1] / 32, middle[1] - size[1] / 32 * 15.5]]
+            )
+            part = cv2.warpAffine(
+                small_HW,
+                scale,
+                (32, 32),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
         low.append(cv2.dct(part.astype(np.float32))[:8, :8].ravel())
     coefficients = np.stack(low)
     mirror = np.tile(np.where(np.arange(8) % 2, -1, 1), 8).astype(np.float32)
@@ -169,12 +177,17 @@ def _alike_unique(a: Hashes, b: Hashes, most_bits: int) -> tuple[NDArray[np.int6
         rows = max(1, 4_000_000 // max(len(b), 1))
         near = [np.nonzero(np.bitwise_count(a[k : k + rows, None] ^ b) <= most_bits) for k in range(0, len(a), rows)]
         i = [part[0] + k * rows for k, part in enumerate(near)]
-        return np.concatenate([*i, np.zeros(0, np.int64)]), np.concatenate([*(p[1] for p in near), np.zeros(0, np.int64)])
+        return np.concatenate([*i, np.zeros(0, np.int64)]), np.concatenate(
+            [*(p[1] for p in near), np.zeros(0, np.int64)]
+        )
     found = []
     for start, bits in ((0, 22), (22, 21), (43, 21)):
         flips = _flips(bits, most_bits // 3)
         key_a, key_b = ((values >> np.uint64(start)).astype(np.int64) & ((1 << bits) - 1) for values in (a, b))
-        a_order, b_order = np.argsort(key_a), np.argsort(key_b)  # sorted, as neighbours in memory are looked up together
+        a_order, b_order = (
+            np.argsort(key_a),
+            np.argsort(key_b),
+        )  # sorted, as neighbours in memory are looked up together
         a_sorted, a_keys, b_sorted = a[a_order], key_a[a_order].astype(np.int32), b[b_order]
         starts = np.zeros((1 << bits) + 1, np.int32)
         np.cumsum(np.bincount(key_b, minlength=1 << bits), out=starts[1:])
@@ -194,7 +207,11 @@ def _alike_unique(a: Hashes, b: Hashes, most_bits: int) -> tuple[NDArray[np.int6
 
 def _flips(bits: int, most: int) -> list[np.int32]:
     """Every number with at most `most` of its `bits` bits set."""
-    return [np.int32(sum(1 << k for k in places)) for n in range(most + 1) for places in itertools.combinations(range(bits), n)]
+    return [
+        np.int32(sum(1 << k for k in places))
+        for n in range(most + 1)
+        for places in itertools.combinations(range(bits), n)
+    ]
 
 
 def _chunks(count: NDArray[np.int32], most: int = 4_000_000) -> list[slice]:

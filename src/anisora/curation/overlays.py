@@ -335,7 +335,9 @@ def find_logos(frames_THWC: Frames) -> list[Logo]:
     for x, y, w, h in _joined(boxes, reach):
         inside = stays[y : y + h, x : x + w]
         is_small = w <= 0.4 * width and h <= 0.2 * height and min(w, h) >= max(6, 0.015 * height)
-        at_edge = min(x + w / 2, width - x - w / 2) <= 0.3 * width and min(y + h / 2, height - y - h / 2) <= 0.25 * height
+        at_edge = (
+            min(x + w / 2, width - x - w / 2) <= 0.3 * width and min(y + h / 2, height - y - h / 2) <= 0.25 * height
+        )
         if is_small and at_edge and inside.sum() >= max(12, 0.06 * w * h):
             part = median_HW2[y : y + h, x : x + w].astype(np.float32)
             logos.append(Logo(box_px=(x, y, x + w, y + h), gradient_HW2=part, source_px=(width, height)))
@@ -348,7 +350,10 @@ def _gradients(frames_THWC: Frames) -> NDArray[np.float32]:
 
     luma = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames_THWC]
     return np.stack(
-        [np.stack([cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 4), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 4)], -1) for y in luma]
+        [
+            np.stack([cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 4), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 4)], -1)
+            for y in luma
+        ]
     )
 
 

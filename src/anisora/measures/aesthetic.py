@@ -26,11 +26,20 @@ NUM_FRAMES = 3
 
 #: The p10 and p90 of each feature over 53 real clips of hand-drawn, 3D and generated animation; a feature counts by its
 #: share of the way from the one to the other.
-RANGES = {"colourfulness": (12.0, 72.0), "contrast": (0.12, 0.30), "saturation": (0.07, 0.60), "sharpness": (20.0, 102.0)}
+RANGES = {
+    "colourfulness": (12.0, 72.0),
+    "contrast": (0.12, 0.30),
+    "saturation": (0.07, 0.60),
+    "sharpness": (20.0, 102.0),
+}
 
 
 def aesthetic(
-    clip: ClipView, *, clip_model: str | Path | None = None, head: str | Path | None = None, num_frames: int = NUM_FRAMES
+    clip: ClipView,
+    *,
+    clip_model: str | Path | None = None,
+    head: str | Path | None = None,
+    num_frames: int = NUM_FRAMES,
 ) -> Score:
     """The mean over a few frames, on a scale of about 0 to 10.
 
@@ -159,7 +168,9 @@ def load_head(path: str | Path) -> torch.nn.Module:
     try:
         linear = [nn.Linear(layers[f"{n}.weight"].shape[1], layers[f"{n}.weight"].shape[0]) for n in numbers]
         head = nn.Sequential(*linear)
-        head.load_state_dict({f"{i}.{part}": layers[f"{n}.{part}"] for i, n in enumerate(numbers) for part in ("weight", "bias")})
+        head.load_state_dict(
+            {f"{i}.{part}": layers[f"{n}.{part}"] for i, n in enumerate(numbers) for part in ("weight", "bias")}
+        )
     except (KeyError, RuntimeError, IndexError, AttributeError) as reason:
         raise BadCheckpoint("the weights are not an aesthetic head", got=file) from reason
     if not linear or linear[-1].out_features != 1:
