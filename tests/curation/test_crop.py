@@ -27,7 +27,9 @@ def slow_truth(blocked: np.ndarray, aspect: Fraction, step: int) -> int:
 
 
 corner, side = st.floats(-5, 25), st.floats(0, 9)
-boxes = st.lists(st.tuples(corner, corner, side, side).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])), max_size=6)
+boxes = st.lists(
+    st.tuples(corner, corner, side, side).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])), max_size=6
+)
 
 
 @settings(max_examples=60, deadline=None)

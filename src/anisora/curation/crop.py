@@ -85,7 +85,9 @@ class Crop:
 
     def _check(self, width: int, height: int) -> None:
         if (width, height) != self.source_px:
-            raise BadSize("a crop of another picture", got=f"{width}x{height}", expected="{}x{}".format(*self.source_px))
+            raise BadSize(
+                "a crop of another picture", got=f"{width}x{height}", expected="{}x{}".format(*self.source_px)
+            )
 
 
 def free_crop(

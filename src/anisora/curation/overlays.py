@@ -113,7 +113,8 @@ def find_overlays(
     frames looked at. Raises AssetMissing, BadVideo.
     """
     count = int(np.clip(round(params.frames_per_s * clip.span.duration_s), params.least_frames, params.most_frames))
-    looks = clip.spread(count)
+    last = clip.span.end_frame - 1  # the ends are looked at too: a line may come up just before the cut
+    looks = sorted({int(look) for look in np.linspace(clip.span.start_frame, last, count).round()})
     frames_THWC = clip.frames_at(looks)
     tracks = _follow([read(frame) for frame in frames_THWC], frames_THWC.shape[1])
     kinds = _classify(tracks, frames_THWC, params)
@@ -225,10 +226,11 @@ def _rolling(tracks: Sequence[_Track], height: int, width: int, params: OverlayP
     together = [track for track, v in moving if abs(v - speed) <= 0.15 * abs(speed)]
     if len(together) < 3:
         return set()
-    # Lines met once roll with their neighbours: they were just coming or going.
+    # Lines in the same column roll too, though they were met once only or were read too unevenly to tell.
     x_low, x_high = min(b[0] for t in together for b in t.boxes), max(b[2] for t in together for b in t.boxes)
-    single = [t for t in tracks if len(t.sightings) == 1 and t.boxes[0][2] > x_low and t.boxes[0][0] < x_high]
-    return {id(track) for track in together + single}
+    column = [t for t in tracks if t.boxes[0][2] > x_low and t.boxes[0][0] < x_high]
+    loose = [t for t in column if len(t.sightings) == 1 or not _is_still(t, height, width, params)]
+    return {id(track) for track in together + loose}
 
 
 def _card(still: Sequence[_Track], height: int, looks: int, params: OverlayParams) -> set[int]:
@@ -333,7 +335,9 @@ def find_logos(frames_THWC: Frames) -> list[Logo]:
     for x, y, w, h in _joined(boxes, reach):
         inside = stays[y : y + h, x : x + w]
         is_small = w <= 0.4 * width and h <= 0.2 * height and min(w, h) >= max(6, 0.015 * height)
-        at_edge = min(x + w / 2, width - x - w / 2) <= 0.3 * width and min(y + h / 2, height - y - h / 2) <= 0.25 * height
+        at_edge = (
+            min(x + w / 2, width - x - w / 2) <= 0.3 * width and min(y + h / 2, height - y - h / 2) <= 0.25 * height
+        )
         if is_small and at_edge and inside.sum() >= max(12, 0.06 * w * h):
             part = median_HW2[y : y + h, x : x + w].astype(np.float32)
             logos.append(Logo(box_px=(x, y, x + w, y + h), gradient_HW2=part, source_px=(width, height)))
@@ -346,7 +350,10 @@ def _gradients(frames_THWC: Frames) -> NDArray[np.float32]:
 
     luma = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames_THWC]
     return np.stack(
-        [np.stack([cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 4), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 4)], -1) for y in luma]
+        [
+            np.stack([cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 4), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 4)], -1)
+            for y in luma
+        ]
     )
 
 

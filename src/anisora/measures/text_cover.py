@@ -68,9 +68,7 @@ def covered_HW(corners: Iterable[NDArray[np.float32]], height: int, width: int) 
     return mask.astype(bool)
 
 
-def _finder(
-    detector: Detector, weights: str | Path | None
-) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
+def _finder(detector: Detector, weights: str | Path | None) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
     if detector == "craft":
         from anisora.measures.craft import find_letters
 

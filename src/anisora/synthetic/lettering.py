@@ -70,7 +70,7 @@ FONTS: dict[str, Asset] = {
 TUNING_FONTS = ("ipaex-gothic", "source-serif")
 HELD_OUT_FONTS = ("noto-sans-cjk", "noto-serif-cjk", "noto-serif-italic")
 
-#: What is said, by language: lines of dialogue, and rows of credits.
+#: What is said, by language: lines of dialogue, names of stations, and rows of credits.
 DIALOGUE = {
     "en": (
         "Where did you put the lantern?",
@@ -103,8 +103,18 @@ DIALOGUE = {
         "请把它还给我。",
     ),
 }
+STATIONS = {"en": ("ANIME7", "TOONBOX", "KIDS TV"), "ja": ("東都放送", "アニメ館"), "zh": ("星空卫视", "动漫台")}
 CREDITS = {
-    "en": ("Director", "Jane Milford", "Key Animation", "Tom Arden", "Backgrounds", "Lena Voss", "Music", "Otto Brandt"),
+    "en": (
+        "Director",
+        "Jane Milford",
+        "Key Animation",
+        "Tom Arden",
+        "Backgrounds",
+        "Lena Voss",
+        "Music",
+        "Otto Brandt",
+    ),
     "ja": ("監督", "山田太郎", "原画", "佐藤花子", "美術監督", "鈴木一郎", "音楽", "高橋次郎"),
     "zh": ("导演", "王小明", "原画", "李美玲", "美术指导", "张国强", "音乐", "陈志伟"),
 }
@@ -147,8 +157,8 @@ def has_glyphs(name: str, text: str) -> bool:
 
 
 def languages(name: str) -> list[str]:
-    """The languages of `DIALOGUE` and `CREDITS` for which the font has all glyphs."""
-    return [key for key in DIALOGUE if has_glyphs(name, "".join(DIALOGUE[key] + CREDITS[key]))]
+    """The languages of the texts above for which the font has all glyphs."""
+    return [key for key in DIALOGUE if has_glyphs(name, "".join(DIALOGUE[key] + CREDITS[key] + STATIONS[key]))]
 
 
 def letter(frames_THWC: NDArray[np.uint8], kind: Kind, font: str, language: str, seed: int) -> Lettered:
@@ -175,7 +185,8 @@ def _subtitle(frames: NDArray[np.uint8], font: str, language: str, rng: np.rando
     shown = round(count * rng.uniform(0.5, 1.0))
     start = int(rng.integers(0, count - shown + 1))
     stroke = max(1, round(size * rng.uniform(0.05, 0.11)))
-    layer = _text_layer((width, height), [(line, width / 2, top + i * row) for i, line in enumerate(lines)], font, size, colour, stroke)
+    rows = [(line, width / 2, top + i * row) for i, line in enumerate(lines)]
+    layer = _text_layer((width, height), rows, font, size, colour, stroke)
     return _shown(frames, [layer if start <= t < start + shown else None for t in range(count)])
 
 
@@ -185,7 +196,7 @@ def _logo(frames: NDArray[np.uint8], font: str, language: str, rng: np.random.Ge
 
     count, height, width = frames.shape[:3]
     size = max(11, round(height * rng.uniform(0.05, 0.08)))
-    name = str(rng.choice({"en": ("ANIME7", "TOONBOX", "KIDS TV"), "ja": ("東都放送", "アニメ館"), "zh": ("星空卫视", "动漫台")}[language]))
+    name = str(rng.choice(STATIONS[language]))
     text_width = open_font(font, size).getlength(name)
     sign = rng.random() < 0.5
     side = round(size * 1.4)

@@ -43,10 +43,10 @@ class Phash:
     def finish(self) -> dict[str, NDArray]:
         low = np.stack(self._low)
         mirror = np.tile(np.where(np.arange(8) % 2, -1, 1), 8).astype(np.float32)
-        return {"index": np.array(self._index, np.int64), "hash": _bits(low), "mirrored": _bits(low * mirror)}
+        return {"index": np.array(self._index, np.int64), "hash": hash_bits(low), "mirrored": hash_bits(low * mirror)}
 
 
-def _bits(low: NDArray[np.float32]) -> NDArray[np.uint64]:
+def hash_bits(low: NDArray[np.float32]) -> NDArray[np.uint64]:
     """The signs of 64 coefficients against their median, the constant one left out, as one number a row."""
     median = np.median(low[:, 1:], axis=1, keepdims=True)
     bits = low > median
