@@ -23,8 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from anisora.curation.heads import BUNDLED, HEADS, apply_heads, evaluate, load_heads, read_features, train_head
-from anisora.curation.heads import write_features
+from anisora.curation.heads import (
+    BUNDLED,
+    HEADS,
+    apply_heads,
+    evaluate,
+    load_heads,
+    read_features,
+    train_head,
+    write_features,
+)
 from anisora.measures.appearance import clip_features
 from anisora.measures.clip import ClipView
 from anisora.synthetic import SyntheticClip, plan_clip, render_clip

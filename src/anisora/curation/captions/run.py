@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anisora.curation.captions.ask import PROMPT_VERSION, Ask, Captioner, Reply, frame_digest
-from anisora.curation.captions.guards import GUARDS_VERSION, objection
+from anisora.curation.captions.guards import GUARDS_VERSION, is_loop, is_refusal, objection
 from anisora.curation.captions.schema import SCHEMA_VERSION, AnimeCaption, parse, parse_prose
 from anisora.errors import BadInput, UnusableReply
 from anisora.measures.clip import ClipView
@@ -196,8 +196,6 @@ class _Book:
         try:
             return parse(text)
         except UnusableReply as problem:
-            from anisora.curation.captions.guards import is_loop, is_refusal
-
             # A refusal is no JSON, and a loop never closes it: say what it is rather than what it lacks.
             better = "refusal" if is_refusal(text) else "loop" if is_loop(text) else None
             raise UnusableReply(better, text) if better else problem from problem
