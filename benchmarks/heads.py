@@ -23,8 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from anisora.curation.heads import BUNDLED, HEADS, apply_heads, evaluate, load_heads, read_features, train_head
-from anisora.curation.heads import write_features
+from anisora.curation.heads import (
+    BUNDLED,
+    HEADS,
+    apply_heads,
+    evaluate,
+    load_heads,
+    read_features,
+    train_head,
+    write_features,
+)
 from anisora.measures.appearance import clip_features
 from anisora.measures.clip import ClipView
 from anisora.synthetic import SyntheticClip, plan_clip, render_clip
@@ -251,14 +259,12 @@ def report(rows: list[dict], cpu_s: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"cpu_s": round(cpu_s, 1), "heads": rows}, indent=1))
         return
-    columns = ("head", "on", "labels", "groups", "accuracy", "majority", "balanced_accuracy", "auc", "calibration_error", "bundled_accuracy")  # fmt: skip
+    columns = ("head", "on", "labels", "groups", "accuracy", "majority", "balanced_accuracy", "auc")
+    columns += ("calibration_error", "bundled_accuracy")
     print(" | ".join(columns))
     for row in rows:
-        print(
-            " | ".join(
-                f"{row.get(c, '-'):.3f}" if isinstance(row.get(c), float) else str(row.get(c, "-")) for c in columns
-            )
-        )
+        cells = (row.get(name, "-") for name in columns)
+        print(" | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ DRIVER = """
 const script = require("fs").readFileSync(0, "utf8");
 const listeners = {};
 const element = (data) => ({dataset: data, style: {}, classList: {toggle() {}}, setAttribute(n, v) { this[n] = v; },
-  querySelectorAll: () => [], querySelector: () => element({}), addEventListener() {}, closest: () => null, value: "me, \\"I\\""});
+  querySelectorAll: () => [], querySelector: () => element({}), addEventListener() {}, closest: () => null, value: ""});
 const articles = CLIPS.map(clip => element({clip}));
 const store = {};
 global.document = {querySelectorAll: what => what === "article" ? articles : [], getElementById: () => element({}),

@@ -7,6 +7,8 @@ They are computed once and stored; heads are trained and applied on the store.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -148,7 +150,7 @@ def _speeds(frames_THWC: NDArray[np.uint8], fps: float) -> dict[str, float]:
         return dict.fromkeys(names, float("nan"))
     camera, own, area = [], [], []
     per_s = fps / FLOW_STRIDE / pictures.shape[2]
-    for earlier, later in zip(pictures, pictures[1:], strict=False):
+    for earlier, later in itertools.pairwise(pictures):
         flow = dis_flow(earlier, later)
         moved_by_camera = affine_flow(fit_camera(flow), *flow.shape[:2])
         rest = np.linalg.norm(flow - moved_by_camera, axis=-1) * per_s

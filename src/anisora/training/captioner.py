@@ -112,12 +112,9 @@ def _answer(record: Mapping[str, Any], task: str, where: str) -> str | AnimeCapt
             raise BadInput(f"the verdict of {where}", got=repr(record.get("verdict")), expected=" or ".join(ANSWERS))
         return record["verdict"]
     said = record.get("caption")
-    if isinstance(said, dict):
-        caption = read(AnimeCaption, said, where=where, error=BadInput)
-        said = caption.prose
-    else:
-        caption = said
-    if not isinstance(said, str) or not said.strip():
+    caption: Any = read(AnimeCaption, said, where=where, error=BadInput) if isinstance(said, dict) else said
+    prose = caption.prose if isinstance(caption, AnimeCaption) else caption
+    if not isinstance(prose, str) or not prose.strip():
         raise BadInput(f"the caption of {where}", got=repr(said), expected="text, or the fields of a caption")
     return caption
 

@@ -45,7 +45,7 @@ def objection(caption: AnimeCaption, tags: Mapping[str, str] | None = None) -> s
     if is_loop(" ".join([prose, *caption.tags().values()]) if not is_loop(prose) else prose):
         return "loop"
     count = len(words(prose))
-    if not LEAST_WORDS <= count:
+    if count < LEAST_WORDS:
         return "empty"
     if count > MOST_WORDS:
         return "too_long"

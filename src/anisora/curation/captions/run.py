@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anisora.curation.captions.ask import PROMPT_VERSION, Ask, Captioner, Reply, frame_digest
-from anisora.curation.captions.guards import GUARDS_VERSION, objection
+from anisora.curation.captions.guards import GUARDS_VERSION, is_loop, is_refusal, objection
 from anisora.curation.captions.schema import SCHEMA_VERSION, AnimeCaption, parse, parse_prose
 from anisora.errors import BadInput, UnusableReply
 from anisora.measures.clip import ClipView
@@ -56,21 +56,21 @@ def caption_clips(
     when it cannot work at all (a wrong address, no weights); a clip that fails only fails itself.
     """
     settings = settings or CaptionSettings()
-    rows = [dict(row) for row in rows]
-    by_id = {row["clip_id"]: row for row in rows}
-    if len(by_id) < len(rows):
-        raise BadInput("two rows of one clip", got=len(rows) - len(by_id), expected="clip_id to be unique")
+    own = [dict(row) for row in rows]
+    by_id = {row["clip_id"]: row for row in own}
+    if len(by_id) < len(own):
+        raise BadInput("two rows of one clip", got=len(own) - len(by_id), expected="clip_id to be unique")
     book = _Book(Path(store), captioner, settings, by_id)
     for attempt in range(settings.attempts):
-        waiting = [row for row in rows if book.wants(row["clip_id"], attempt)]
+        waiting = [row for row in own if book.wants(row["clip_id"], attempt)]
         if not waiting:
             continue
         for reply in captioner.caption(_asks(waiting, clips, settings, attempt, book)):
             book.take(reply)
-            progress(book.num_done, len(rows))
+            progress(book.num_done, len(own))
         book.close_round()
-    progress(len(rows), len(rows))
-    return [book.row(row) for row in rows]
+    progress(len(own), len(own))
+    return [book.row(row) for row in own]
 
 
 def _asks(
@@ -196,8 +196,6 @@ class _Book:
         try:
             return parse(text)
         except UnusableReply as problem:
-            from anisora.curation.captions.guards import is_loop, is_refusal
-
             # A refusal is no JSON, and a loop never closes it: say what it is rather than what it lacks.
             better = "refusal" if is_refusal(text) else "loop" if is_loop(text) else None
             raise UnusableReply(better, text) if better else problem from problem
@@ -240,7 +238,7 @@ class _Book:
         if (record := self.kept.get(clip_id)) is None:
             reason = self.failed.get(clip_id, {"reason": "not_asked"})["reason"]
             return row | {"caption": None, "caption_backend": backend, "caption_reason": reason, "tags": tags}
-        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in record["caption"].items()}
+        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["caption"].items()}
         caption = AnimeCaption(**stored)
         tags |= {f"caption_{name}": text for name, text in caption.tags().items()}
         tags |= {

@@ -82,14 +82,13 @@ def parse(text: str) -> tuple[AnimeCaption, str | None]:
     clip = answer.pop("clip", None)
     known = {field.name for field in fields(AnimeCaption)}
     try:
-        values = {key: _value(key, value) for key, value in answer.items() if key in known}
+        values: dict[str, Any] = {key: _value(key, value) for key, value in answer.items() if key in known}
     except TypeError as reason:
         raise UnusableReply("not_schema", str(reason)) from reason
     if "prose" not in values:
         raise UnusableReply("not_schema", "no prose")
-    return AnimeCaption(**{**values, "prose": without_stock_opening(values["prose"])}), None if clip is None else str(
-        clip
-    )
+    values["prose"] = without_stock_opening(values["prose"])
+    return AnimeCaption(**values), None if clip is None else str(clip)
 
 
 def parse_prose(text: str) -> AnimeCaption:

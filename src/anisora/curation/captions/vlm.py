@@ -249,7 +249,7 @@ class VlmCaptioner:
                     hint="a lower max_pixels or frames",
                 ) from problem
             whole = is_whole or self.answers == "json"  # an open JSON is told apart by its reader
-            reply = {"text": text} if whole else {"reason": "truncated", "detail": text[:200]}
+            reply: dict[str, Any] = {"text": text} if whole else {"reason": "truncated", "detail": text[:200]}
             yield Reply(clip_id=ask.clip_id, frame_digest=ask.frame_digest, **reply)
 
 
