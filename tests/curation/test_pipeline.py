@@ -37,8 +37,8 @@ from . import units
 from .videos import FPS, take, write_episode
 
 RULES = Rules(between={"duration_s": (1.5, 8.0)}, without={})
-CONFIG = CurateConfig(text="none", heads="none", caption=CaptionChoice(backend="none"), select=RULES)
-YAML = "{text: none, heads: none, caption: {backend: none}, select: {between: {duration_s: [1.5, 8]}, without: {}}}"
+CONFIG = CurateConfig(text="none", heads="none", aesthetic=None, caption=CaptionChoice(backend="none"), select=RULES)
+YAML = "{text: none, heads: none, aesthetic: null, caption: {backend: none}, select: {between: {duration_s: [1.5, 8]}, without: {}}}"
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
 
 
@@ -424,7 +424,7 @@ def hunt(phase, done, total):
                         process.kill(); killed.append(process.pid); return
                 time.sleep(0.01)
         threading.Thread(target=kill, daemon=True).start()
-config = CurateConfig(text="none", heads="none", caption=CaptionChoice(backend="none"),
+config = CurateConfig(text="none", heads="none", aesthetic=None, caption=CaptionChoice(backend="none"),
                       select=Rules(between={{"duration_s": (1.5, 8.0)}}, without={{}}))
 result = curate([{str(episodes)!r}], {str(tmp_path / "out")!r}, config, engine="ray", workers=2,
                 address={cluster.address!r}, progress=hunt)

@@ -29,6 +29,7 @@ SOURCE = pa.schema(
         "provenance": _TEXT,
         "split": _TEXT,
         "fault": _TEXT,
+        "message": _TEXT,
     }
 )
 
@@ -45,15 +46,15 @@ def assemble(
     cropped: Collection[str],
     file: Wanted,
     caption: Wanted,
+    marks: pa.Table,
     tags: Sequence[Wanted] = (),
 ) -> pa.Table:
     """The table of clips without verdicts (see `table.BASE`): one row a clip of the present spans, one a useless source.
 
     `measures` are the columns and the keys under which their cells count; `cropped` are the clips whose crop counts;
-    the details of `tags` go into the map of tags.
+    `marks` say which clips repeat others; the details of `tags` go into the map of tags.
     """
-    spans = spans.filter(pc.equal(spans["key"], spans_key))
-    spans = _unique(spans.filter(pc.is_in(spans["source_sha256"], sources["source_sha256"].combine_chunks())))
+    spans = unique_spans(spans, spans_key, sources)
     crops = columns_of(cells, [crop])[crop.name]
     crops = crops.filter(pc.is_in(crops["clip_id"], pa.array(sorted(cropped), _TEXT)))
     views = pa.table({"clip_id": crops["clip_id"], "view": pc.fill_null(crops["word"], "")})
@@ -67,6 +68,8 @@ def assemble(
         columns |= _measure_columns(name, kind, _aligned(ids, found[name]) if name in found else None, rows.num_rows)
     made = _aligned(ids, found[file.name])
     columns |= _file_columns(made)
+    again = _aligned(ids, marks)
+    columns |= {name: again[name] for name in ("repeat_group", "repeat_kind")}
     told = _aligned(ids, found[caption.name])
     columns["caption"], columns["caption_backend"] = told["word"], told["backend"]
     named = {column.name: _aligned(ids, found[column.name]) for column in (*measures, caption, *tags)}
@@ -85,11 +88,12 @@ def _cast(column: Any, kind: pa.DataType) -> pa.Array:
     return array if array.type == kind else array.cast(kind)
 
 
-def _unique(spans: pa.Table) -> pa.Table:
-    """One row a clip: units that were done twice wrote the same."""
-    ids = spans["clip_id"].to_numpy(zero_copy_only=False)
-    _, first = np.unique(ids, return_index=True) if len(ids) else (None, np.array([], np.int64))
-    return spans.take(pa.array(first))
+def unique_spans(spans: pa.Table, spans_key: str, sources: pa.Table) -> pa.Table:
+    """The spans of these sources under that key, one row a clip: units that were done twice wrote the same."""
+    known = sources["source_sha256"].combine_chunks()
+    spans = spans.filter(pc.and_(pc.equal(spans["key"], spans_key), pc.is_in(spans["source_sha256"], known)))
+    _, first = np.unique(np.array(spans["clip_id"].to_pylist(), dtype=object), return_index=True)
+    return spans.take(pa.array(first, pa.int64()))
 
 
 def _sourced(spans: pa.Table, sources: pa.Table) -> pa.Table:
@@ -118,7 +122,7 @@ def _measure_columns(name: str, kind: pa.DataType, found: pa.Table | None, count
 
 
 def _crop_columns(rows: pa.Table, crops: pa.Table) -> dict[str, Any]:
-    """The crop of each clip, the whole picture where there is none; a clip that could not be cropped has a fault."""
+    """The crop of each clip, the whole picture where there is none."""
     count = rows.num_rows
     whole = [np.zeros(count, np.int64), np.zeros(count, np.int64)]
     whole += [np.asarray(rows["width_px"]).copy(), np.asarray(rows["height_px"]).copy()]
@@ -137,6 +141,7 @@ def _file_columns(made: pa.Table) -> dict[str, Any]:
         "sha256": pa.array([entry.get("sha256") for entry in details], _TEXT),
         "num_bytes": pa.array([entry.get("num_bytes") for entry in details], pa.int64()),
         "fault": made["reason"],
+        "message": made["message"],
     }
 
 
@@ -159,6 +164,7 @@ def _fault_rows(sources: pa.Table, spans: pa.Table) -> list[dict[str, Any]]:
             **{name: row[name] for name in ("source_id", "source_path", "source_sha256", "licence", "provenance", "split")},
             "clip_id": clips.fault_id(row["source_sha256"]),
             "fault": row["fault"] or "no_shots",
+            "message": row["message"],
         }
         for row in sources.to_pylist()
         if row["source_sha256"] not in useful

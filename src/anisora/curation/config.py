@@ -28,6 +28,14 @@ class CropSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AestheticSettings:
+    """The aesthetic score: plain features, or LAION's predictor with weights of the user's; null leaves it out."""
+
+    clip_model: str | None = setting(None, "folder of a transformers CLIP")
+    head: str | None = setting(None, "a LAION predictor's .pth")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionChoice:
     """Which captioner writes."""
 
@@ -46,6 +54,7 @@ class CurateConfig:
     longest_s: float = setting(8.0, "longer shots are cut into equal parts no longer than this")
     shots: dict[str, Any] = field(default_factory=dict, metadata={"help": "settings of the shot detector"})
     text: Literal["fast", "accurate", "none"] = setting("fast", "text cover of survivors: by PP-OCR, by CRAFT, or not at all")
+    aesthetic: AestheticSettings | None = field(default_factory=lambda: AestheticSettings())
     crop: CropSettings = field(default_factory=CropSettings)
     benchmark: str | None = setting(None, "folder of clips that training must not see; what shows the same is dropped")
     caption: CaptionChoice = field(default_factory=CaptionChoice)

@@ -14,6 +14,7 @@ from anisora.curation.shots import ShotParams, find_shots
 from anisora.curation.table import MEASURES, NUMBER
 from anisora.curation.tasks import Measuring, Watch
 from anisora.errors import BadConfig
+from anisora.files import sha256_file
 from anisora.measures.clip import ClipView
 from anisora.records import Score
 from anisora.settings import read
@@ -59,7 +60,7 @@ def _cheap(by_name: dict[str, Watch]) -> tuple[Measuring, ...]:
 
 def _heavy(config: CurateConfig) -> tuple[Measuring, ...]:
     """Made from pixels, for clips that the cheap ones let pass; one after the other."""
-    from anisora.measures import appearance, text_cover
+    from anisora.measures import aesthetic, appearance, text_cover
 
     found = []
     if config.text != "none":
@@ -67,9 +68,15 @@ def _heavy(config: CurateConfig) -> tuple[Measuring, ...]:
         found.append(
             measuring(
                 "text_cover", text_cover.text_cover, 1, settings={"detector": detector},
-                weights_sha256=text_cover._weights(detector, None), follows_crop=True,
+                weights_sha256=text_cover.weights_of(detector, None), follows_crop=True,
             )
         )  # fmt: skip
+    if config.aesthetic is not None:
+        settings = {"clip_model": config.aesthetic.clip_model, "head": config.aesthetic.head}
+        weights = sha256_file(settings["head"]) if settings["head"] else None
+        found.append(
+            measuring("aesthetic", aesthetic.aesthetic, 1, settings=settings, weights_sha256=weights, follows_crop=True)
+        )
     if config.heads != "none":
         found.append(measuring("features", appearance_features, appearance.FEATURES_VERSION, follows_crop=True))
     return tuple(found)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anisora.curation import table as clips
-from anisora.curation.assemble import SOURCE, assemble
+from anisora.curation.assemble import SOURCE, assemble, unique_spans
 from anisora.curation.cells import CellStore, cell_of, word_cell
 from anisora.curation.config import CurateConfig, default_workers
 from anisora.curation.executors import Executor, Unit, open_executor
@@ -32,10 +32,11 @@ from anisora.curation.ledger import Ledger, locked
 from anisora.curation.mixture import mix, save
 from anisora.curation.parts import make_captioner, make_plan
 from anisora.curation.plan import Plan
+from anisora.curation.repeats import MARKS, find_marks
 from anisora.curation.select import KEEP, Rules, Selection, select
 from anisora.curation.shards import write_shards
 from anisora.curation.sources import Source, find_sources, text_of
-from anisora.curation.tasks import ClipTask, caption_cell, caption_row, file_view
+from anisora.curation.tasks import ClipTask, caption_cell, caption_row, file_view, load_signals
 from anisora.files import write_atomic
 from anisora.settings import plain
 from anisora.store import content_hash
@@ -110,6 +111,7 @@ def curate(
             run.take_in(found)
             run.scan()
             run.measure()
+            run.find_repeats()
             run.score()
             run.crop()
             run.apply_heads()
@@ -140,6 +142,7 @@ class _Run:
         self.store = CellStore(out)
         self.sources = _read_sources(out)
         self.cropped: set[str] = set()
+        self.marks = MARKS.empty_table()
 
     # ----------------------------------------------------------------------------------------------------- machinery
 
@@ -198,12 +201,12 @@ class _Run:
                         deadline_s=BASE_S + size / 2**20,
                     )
                 )
-        faults: dict[bytes, str] = {}
+        faults: dict[bytes, tuple[str, str]] = {}
         for settled in self._drive("hash", units):
             path = settled.unit.arguments["path"]
             value = settled.outcome.value
             if settled.state != "done":
-                faults[os.fsencode(path)] = _unreadable(settled)
+                faults[os.fsencode(path)] = (_unreadable(settled), settled.outcome.message)
                 continue
             self.ledger.remember(path, value["size"], value["mtime_ns"], value["sha256"])
             digests[os.fsencode(path)] = (value["sha256"], value["size"], value["duration_s"])
@@ -296,13 +299,15 @@ class _Run:
         """Sources of which no signal is there, or no shot could be found, get the reason as their fault."""
         cells = self.store.read("cells")
         failed = cells.filter(pc.and_(pc.equal(cells["name"], "shots"), pc.equal(cells["key"], self.plan.spans_key)))
-        reasons = {row["clip_id"]: row["reason"] for row in failed.select(["clip_id", "reason"]).to_pylist()}
+        reasons = {r["clip_id"]: (r["reason"], r["message"]) for r in failed.to_pylist() if r["reason"]}
         for sha, (files, errors) in signals.items():
             if not files:
-                reasons[sha] = next(iter(errors.values()), "no_signals")
-        faults = [reasons.get(row["source_sha256"], row["fault"]) for row in self.sources.to_pylist()]
-        place = self.sources.column_names.index("fault")
-        self.sources = self.sources.set_column(place, "fault", pa.array(faults, pa.string()))
+                code, _, words = next(iter(errors.values()), "no_signals").partition(": ")
+                reasons[sha] = (code, words)
+        rows = self.sources.to_pylist()
+        for row in rows:
+            row["fault"], row["message"] = reasons.get(row["source_sha256"], (row["fault"], row["message"]))
+        self.sources = pa.Table.from_pylist(rows, schema=SOURCE)
 
     def table(self, crops: Iterable[str] | None = None) -> pa.Table:
         """The table as it stands, without verdicts. `crops`: the clips whose crop counts (none by default)."""
@@ -317,6 +322,20 @@ class _Run:
             cropped=set(crops or ()),
             file=self.plan.file,
             caption=self.plan.caption,
+            marks=self.marks,
+        )
+
+    def find_repeats(self) -> None:
+        """Which clips show the same as others, or as the benchmark: from signals, over all sources at once."""
+        signals = self._signals()
+        sources = {row["source_sha256"]: row for row in self._usable()}
+        spans = unique_spans(self.store.read("spans"), self.plan.spans_key, self.sources)
+        self.marks = find_marks(
+            self.out,
+            spans,
+            lambda sha: load_signals(self.out, *signals[sha], _path(sources[sha])),
+            benchmark=Path(self.config.benchmark) if self.config.benchmark else None,
+            progress=lambda done, total: self.progress("repeats", done, total),
         )
 
     def candidates(self, table: pa.Table, rules: Rules | None = None) -> list[dict[str, Any]]:
@@ -479,6 +498,7 @@ def _path(source: Mapping[str, Any]) -> Path:
 
 
 def _unreadable(settled: Settled) -> str:
+    """The code of a file that could not be hashed."""
     outcome = settled.outcome
     return "unreadable" if outcome.reason in ("permission_error", "os_error", "failed") else outcome.reason
 
@@ -497,7 +517,7 @@ def _merged_sources(
     old: pa.Table,
     found: Sequence[Source],
     digests: Mapping[bytes, tuple[str, int, float | None]],
-    faults: Mapping[bytes, str],
+    faults: Mapping[bytes, tuple[str, str]],
     config: CurateConfig,
     purged: set[str],
 ) -> pa.Table:
@@ -512,6 +532,7 @@ def _merged_sources(
         known = by_hash.get(sha)
         if known is not None and known["path_bytes"] <= path:
             continue
+        fault, message = faults.get(path, (source.fault, None))
         by_hash[sha] = {
             "source_sha256": sha,
             "source_id": sha[:16],
@@ -522,7 +543,8 @@ def _merged_sources(
             "licence": source.licence,
             "provenance": source.provenance,
             "split": source.split or _split(sha, config.validation),
-            "fault": source.fault or faults.get(path),
+            "fault": fault,
+            "message": message,
         }
     return pa.Table.from_pylist([by_hash[sha] for sha in sorted(by_hash)], schema=SOURCE)
 

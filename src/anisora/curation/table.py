@@ -61,6 +61,7 @@ BASE: dict[str, pa.DataType] = {
 #: beyond the contract: why a clip cannot be used at all, which clips show the same, and the bytes of its file
 EXTRA: dict[str, pa.DataType] = {
     "fault": _TEXT,
+    "message": _TEXT,
     "provenance": _TEXT,
     "transition_in": _TEXT,
     "transition_out": _TEXT,

@@ -52,7 +52,7 @@ def text_cover(
         unit="share",
         raw=float(shares.mean()),
         backend="full" if weights else "bundled",
-        weights_sha256=_weights(detector, weights),
+        weights_sha256=weights_of(detector, weights),
         per_frame=shares.astype(np.float32),
         details={"detector": detector, "largest": float(shares.max())},
     )
@@ -78,7 +78,8 @@ def _finder(detector: Detector, weights: str | Path | None) -> Callable[[NDArray
     return lambda frame: [line.corners for line in read_text(frame)]
 
 
-def _weights(detector: Detector, weights: str | Path | None) -> str:
+def weights_of(detector: Detector, weights: str | Path | None) -> str:
+    """The hash of the networks that `text_cover` uses under these settings."""
     from anisora.files import sha256_file
     from anisora.measures.text_reader import weights_sha256
 
