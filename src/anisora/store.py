@@ -159,8 +159,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 class Figure:
     """A picture or video with its caption.
 
-    `source` is a path, the bytes of a PNG or SVG, or a PIL image. It is embedded in the page; with `is_beside` a path is linked as it
-    stands, relative to the page.
+    `source` is a path, the bytes of a PNG or SVG, or a PIL image. It is embedded in the page; with `is_beside` a path is
+    linked as it stands, relative to the page.
     """
 
     source: Any

@@ -173,7 +173,9 @@ def test_workers_are_replaced_after_many_units(tmp_path: Path, ledger: Ledger):
     from anisora.curation.executors.local import LocalExecutor
 
     with LocalExecutor(workers=1, notes=tmp_path / "notes", units_per_worker=2) as executor:
-        names = [s.outcome.worker for s in drive(executor, [unit("square", number=n) for n in range(4)], ledger, stage="t")]
+        names = [
+            s.outcome.worker for s in drive(executor, [unit("square", number=n) for n in range(4)], ledger, stage="t")
+        ]
     assert names[0] == names[1] != names[2] == names[3]
 
 

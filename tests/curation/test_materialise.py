@@ -99,7 +99,13 @@ def test_clips_have_their_frames_at_their_times_and_no_other(name: str, tmp_path
     count = len(pts)
     bounds = [(0, 7), (7, 31), (31, 32), (40, count - 10), (count - 10, count)]
     jobs = [
-        Job(clip_id=f"{a}-{b}", span=span(pts, base, a, b), crop_xywh_px=None, path=tmp_path / f"out/{a}.mp4", fps=Fraction(24))
+        Job(
+            clip_id=f"{a}-{b}",
+            span=span(pts, base, a, b),
+            crop_xywh_px=None,
+            path=tmp_path / f"out/{a}.mp4",
+            fps=Fraction(24),
+        )
         for a, b in bounds
     ]
     made = list(materialise(source, jobs, Encoding(quality=14), np.array(pts)))
@@ -164,7 +170,9 @@ def test_a_turned_source_comes_out_upright(tmp_path: Path, picture: Callable[...
     whole = read_video(turned).frames_THWC
     assert whole.shape[1:3] == (96, 64)
     pts, base = true_pts(turned)
-    job = Job(clip_id="x", span=span(pts, base, 0, 4), crop_xywh_px=(0, 16, 64, 64), path=tmp_path / "x.mp4", fps=Fraction(24))
+    job = Job(
+        clip_id="x", span=span(pts, base, 0, 4), crop_xywh_px=(0, 16, 64, 64), path=tmp_path / "x.mp4", fps=Fraction(24)
+    )
     (made,) = materialise(turned, [job], Encoding(quality=4), None)
     assert made.reason is None, made.message
     assert np.abs(read_video(job.path).frames_THWC.astype(float) - whole[:, 16:80].astype(float)).mean() < 6
@@ -187,7 +195,9 @@ def test_a_span_that_is_not_there_fails_alone(tmp_path: Path):
     good = Job(clip_id="good", span=span(pts, base, 5, 9), crop_xywh_px=None, path=tmp_path / "g.mp4", fps=Fraction(24))
     beyond = Span(start_frame=115, end_frame=140, start_pts=115 * 512, end_pts=140 * 512, time_base=base)
     bad = Job(clip_id="bad", span=beyond, crop_xywh_px=None, path=tmp_path / "b.mp4", fps=Fraction(24))
-    outside = Job(clip_id="outside", span=good.span, crop_xywh_px=(100, 0, 100, 64), path=tmp_path / "o.mp4", fps=Fraction(24))
+    outside = Job(
+        clip_id="outside", span=good.span, crop_xywh_px=(100, 0, 100, 64), path=tmp_path / "o.mp4", fps=Fraction(24)
+    )
     made = {m.clip_id: m for m in materialise(source, [good, bad, outside], Encoding(), None)}
     assert made["good"].reason is None
     assert made["bad"].reason == made["outside"].reason == "encode_failed"

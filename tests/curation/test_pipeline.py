@@ -38,7 +38,10 @@ from .videos import FPS, take, write_episode
 
 RULES = Rules(between={"duration_s": (1.5, 8.0)}, without={})
 CONFIG = CurateConfig(text="none", heads="none", aesthetic=None, caption=CaptionChoice(backend="none"), select=RULES)
-YAML = "{text: none, heads: none, aesthetic: null, caption: {backend: none}, select: {between: {duration_s: [1.5, 8]}, without: {}}}"
+YAML = """
+{text: none, heads: none, aesthetic: null, caption: {backend: none},
+ select: {between: {duration_s: [1.5, 8]}, without: {}}}
+"""
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
 
 
@@ -252,7 +255,12 @@ def test_names_that_do_not_exist_are_one_clear_error(tmp_path: Path):
     [("Raising", "observer_failed"), ("Crashing", "crashed"), ("Hanging", "timed_out"), ("Growing", "memory")],
 )
 def test_a_bad_observer_loses_its_own_column(
-    kind: str, reason: str, episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, Curated]
+    kind: str,
+    reason: str,
+    episodes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: tuple[Path, Curated],
 ):
     plan = make_plan(CONFIG)
     bad = replace(plan, watches=(*plan.watches, watch(getattr(units, kind))))

@@ -60,7 +60,9 @@ def assemble(
     views = pa.table({"clip_id": crops["clip_id"], "view": pc.fill_null(crops["word"], "")})
     found = columns_of(cells, [*measures, file, caption, *tags], views)
     rows = _sourced(spans, sources)
-    columns: dict[str, Any] = {name: rows[name] for name in rows.column_names if name in clips.BASE or name in clips.EXTRA}
+    columns: dict[str, Any] = {
+        name: rows[name] for name in rows.column_names if name in clips.BASE or name in clips.EXTRA
+    }
     columns["n_frames"] = pc.subtract(rows["end_frame"], rows["start_frame"])
     ids = rows["clip_id"]
     columns |= _crop_columns(rows, _aligned(ids, crops))
@@ -161,7 +163,10 @@ def _fault_rows(sources: pa.Table, spans: pa.Table) -> list[dict[str, Any]]:
     useful = set(spans["source_sha256"].to_pylist())
     return [
         {
-            **{name: row[name] for name in ("source_id", "source_path", "source_sha256", "licence", "provenance", "split")},
+            **{
+                name: row[name]
+                for name in ("source_id", "source_path", "source_sha256", "licence", "provenance", "split")
+            },
             "clip_id": clips.fault_id(row["source_sha256"]),
             "fault": row["fault"] or "no_shots",
             "message": row["message"],

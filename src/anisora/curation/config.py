@@ -53,12 +53,16 @@ class CurateConfig:
 
     longest_s: float = setting(8.0, "longer shots are cut into equal parts no longer than this")
     shots: dict[str, Any] = field(default_factory=dict, metadata={"help": "settings of the shot detector"})
-    text: Literal["fast", "accurate", "none"] = setting("fast", "text cover of survivors: by PP-OCR, by CRAFT, or not at all")
+    text: Literal["fast", "accurate", "none"] = setting(
+        "fast", "text cover of survivors: by PP-OCR, by CRAFT, or not at all"
+    )
     aesthetic: AestheticSettings | None = field(default_factory=lambda: AestheticSettings())
     crop: CropSettings = field(default_factory=CropSettings)
     benchmark: str | None = setting(None, "folder of clips that training must not see; what shows the same is dropped")
     caption: CaptionChoice = field(default_factory=CaptionChoice)
-    heads: str | None = setting(None, "folder of trained heads (talking, motion grade, ...), or `none`; default: the bundled")
+    heads: str | None = setting(
+        None, "folder of trained heads (talking, motion grade, ...), or `none`; default: the bundled"
+    )
     encode: Encoding = field(default_factory=Encoding)
     select: Rules = field(default_factory=Rules)
     stages: tuple[Stage | str, ...] = setting((), "training stages, or the names of presets")

@@ -48,9 +48,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)
-            self._db.execute(
-                "UPDATE units SET state = 'todo', attempts = max(0, attempts - 1) WHERE state = 'running'"
-            )
+            self._db.execute("UPDATE units SET state = 'todo', attempts = max(0, attempts - 1) WHERE state = 'running'")
         except sqlite3.DatabaseError as reason:
             self._db.close()
             raise Failed(

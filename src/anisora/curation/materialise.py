@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,8 +164,17 @@ class _Shape:
 
     def _check_inside(self) -> None:
         x, y, width, height = self._crop or (0, 0, *self._source_px)
-        if x < 0 or y < 0 or width < 1 or height < 1 or x + width > self._source_px[0] or y + height > self._source_px[1]:
-            raise BadVideo("a crop outside the picture", got=self._crop, expected="inside {}x{}".format(*self._source_px))
+        if (
+            x < 0
+            or y < 0
+            or width < 1
+            or height < 1
+            or x + width > self._source_px[0]
+            or y + height > self._source_px[1]
+        ):
+            raise BadVideo(
+                "a crop outside the picture", got=self._crop, expected="inside {}x{}".format(*self._source_px)
+            )
 
     def __call__(self, decoded: SpanFrame, pixel_format: str) -> Any:
         """The frame to encode. Raises BadVideo where it differs in kind from the first."""
@@ -210,7 +220,9 @@ def _graph(frame: Any, crop: tuple[int, int, int, int] | None, pixel_format: str
     import av.filter
 
     graph: Any = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1000))
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1000)
+    )
     chain = [source]
     steps: list[tuple[str, str]] = []
     if crop is not None:
@@ -219,7 +231,7 @@ def _graph(frame: Any, crop: tuple[int, int, int, int] | None, pixel_format: str
     steps.append(("format", pixel_format))
     chain += [graph.add(name, options) for name, options in steps]
     chain.append(graph.add("buffersink"))
-    for one, other in zip(chain, chain[1:], strict=False):
+    for one, other in pairwise(chain):
         one.link_to(other)
     graph.configure()
     return graph, source, chain[-1]
@@ -247,5 +259,3 @@ def describe(encoding: Encoding) -> Mapping[str, str]:
     """What goes into the key of a clip's file: everything that changes its bytes on purpose."""
     name = encoding.codec or next(key for key in ENCODERS if key == "libx264")
     return {"codec": name, "quality": str(encoding.quality), "preset": encoding.preset, "suffix": encoding.suffix}
-
-

@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anisora.curation.hq import hq_reasons
 from anisora.curation.select import DROP, KEEP, Bounds, Rules, select, words_of
 from anisora.curation.table import write
 from anisora.errors import BadConfig
 from anisora.settings import setting
 
-#: stricter bounds on all four scores for the last stage (paper S1.1); used with a filter's verdict where there is one
-HIGH_QUALITY: dict[str, Bounds] = {"flow": (0.2, None), "text_cover": (None, 0.005), "quality": (0.5, None)}
+#: what the rule of high quality looks at
+HQ_SCORES = ("quality_filter", "text_cover", "flow", "aesthetic", "duration_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,12 @@ class Stage:
     name: str
     height_px: int = setting(480, "short side at which the loader reads")
     fps: int = setting(16, "frames per second at which the loader reads")
-    least_side_px: int | None = setting(None, "clips with a shorter side stay out; default: height_px, nothing is enlarged")
+    least_side_px: int | None = setting(
+        None, "clips with a shorter side stay out; default: height_px, nothing is enlarged"
+    )
     between: dict[str, Bounds] = field(default_factory=dict)
     without: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hq: bool = setting(False, "only clips of high quality: see `curation.hq`")
     best: float | None = setting(None, "the best share of what is left, by rank_by, in (0, 1]")
     rank_by: tuple[str, ...] = setting(("aesthetic", "quality"), "measures whose mean percentile ranks clips")
     proportions: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -51,17 +55,20 @@ class Stage:
             raise BadConfig(f"{self.name}: nothing would be drawn", expected="num_clips and repeats of 1 or more")
         for tag, shares in self.proportions.items():
             if not shares or any(share < 0 for share in shares.values()) or sum(shares.values()) <= 0:
-                raise BadConfig(f"{self.name}: unusable proportions of {tag}", got=shares, expected="ratios of 0 or more")
+                raise BadConfig(
+                    f"{self.name}: unusable proportions of {tag}", got=shares, expected="ratios of 0 or more"
+                )
 
 
-#: the stages of the paper (S2.1), their order and epochs; the last two are its fine-tuning sets (S1.1)
+#: the stages of the paper (S2.1), their order and epochs; the others are its fine-tuning sets (S1.1, S2.1)
 PRESETS: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(name="480p-8fps", height_px=480, fps=8, epochs=3.0),
         Stage(name="480p-16fps", height_px=480, fps=16, epochs=1.9),
         Stage(name="720p-16fps", height_px=720, fps=16, epochs=2.3),
-        Stage(name="best-10-percent", height_px=720, fps=16, best=0.1, between=HIGH_QUALITY),
+        Stage(name="best-10-percent", height_px=720, fps=16, best=0.1),
+        Stage(name="high-quality", height_px=720, fps=16, hq=True),
         Stage(name="subtitle-free", height_px=480, fps=16, between={"text_cover": (None, 0.001)}),
     )
 }
@@ -143,6 +150,9 @@ def candidates(clips: pa.Table, stage: Stage) -> pa.Table:
         rules = Rules(between=stage.between, without=stage.without, repeats=False, opening_ending=False)
         decided = select(kept, rules).table
         kept = kept.filter(pc.not_equal(decided["verdict"], DROP))
+    if stage.hq:
+        reasons = hq_reasons(kept.select(["clip_id", "verdict", *HQ_SCORES]).to_pylist())
+        kept = kept.filter(pa.array([reasons[clip_id] is None for clip_id in kept["clip_id"].to_pylist()], pa.bool_()))
     return _best(kept, stage) if stage.best is not None else kept
 
 

@@ -20,7 +20,7 @@ from anisora.records import Score
 from anisora.settings import read
 
 #: measures beyond those of the contract
-MORE = {"borders": NUMBER, "edge_cover": NUMBER, "quality_filter": NUMBER, "professional": NUMBER}
+MORE = {"borders": NUMBER, "edge_cover": NUMBER, "professional": NUMBER}
 
 
 def make_plan(config: CurateConfig) -> Plan:
@@ -126,7 +126,9 @@ def make_captioner(config: CurateConfig) -> Any:
         from anisora.curation.captions.vlm import VlmCaptioner, VlmSettings
 
         if not settings.model:
-            raise BadConfig("no captioner named", expected="caption.model, a folder", hint="models/Qwen2.5-VL-7B-Instruct")
+            raise BadConfig(
+                "no captioner named", expected="caption.model, a folder", hint="models/Qwen2.5-VL-7B-Instruct"
+            )
         return VlmCaptioner(VlmSettings(folder=settings.model, adapter=settings.adapter))
     if settings.backend == "service":
         from anisora.curation.captions.endpoint import EndpointCaptioner, EndpointSettings

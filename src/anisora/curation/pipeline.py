@@ -123,6 +123,7 @@ def curate(
             )
             mixtures = run.mix(selection.table)
             run.sweep(selection.table)
+            run.review(selection.table)
         result = _result(folder, run, selection, shards, mixtures, passed_over, time.monotonic() - started)
         remember(folder, config, result)
         from anisora.curation.report import write_report
@@ -161,7 +162,9 @@ class _Run:
                 continue
             outcome = settled.outcome
             rows = [
-                word_cell(clip, name, key, None, view=view, reason=outcome.reason, message=outcome.message, is_fault=True)
+                word_cell(
+                    clip, name, key, None, view=view, reason=outcome.reason, message=outcome.message, is_fault=True
+                )
                 for clip, name, key, view in cells_of[settled.unit.key]
             ]
             self.store.write("cells", "fault-" + settled.unit.key, rows)
@@ -267,7 +270,9 @@ class _Run:
         spans = self.store.read("spans")
         have_spans = set(spans.filter(pc.equal(spans["key"], self.plan.spans_key))["source_sha256"].to_pylist())
         clips_by_source: dict[str, list[str]] = {}
-        for row in spans.filter(pc.equal(spans["key"], self.plan.spans_key)).select(["source_sha256", "clip_id"]).to_pylist():
+        for row in (
+            spans.filter(pc.equal(spans["key"], self.plan.spans_key)).select(["source_sha256", "clip_id"]).to_pylist()
+        ):
             clips_by_source.setdefault(row["source_sha256"], []).append(row["clip_id"])
         have = self._have()
         units = []
@@ -348,7 +353,9 @@ class _Run:
         for use in self.plan.heavy:
             have = self._have(use.name)
             tasks = [ClipTask(row=row, lacks=(use.name,)) for row in self.candidates(self.table(crops))]
-            lacking = [t for t in tasks if (t.clip_id, use.name, use.key, t.view if use.follows_crop else "") not in have]
+            lacking = [
+                t for t in tasks if (t.clip_id, use.name, use.key, t.view if use.follows_crop else "") not in have
+            ]
             self._make(use.name, self._clip_units("score_clips", lacking, {"measures": [use]}, [use]))
 
     def _clip_units(
@@ -366,7 +373,9 @@ class _Run:
             for start in range(0, len(group), CLIPS_A_UNIT):
                 part = group[start : start + CLIPS_A_UNIT]
                 cells = [
-                    (one.clip_id, use.name, use.key, one.view if use.follows_crop else "") for one in part for use in uses
+                    (one.clip_id, use.name, use.key, one.view if use.follows_crop else "")
+                    for one in part
+                    for use in uses
                 ]
                 key = content_hash([task, cells])
                 unit = Unit(
@@ -400,7 +409,9 @@ class _Run:
         have = self._have(self.plan.crop.name)
         rows = [row for row in table.to_pylist() if row["clip_id"] in self.cropped]
         lacking = [
-            ClipTask(row=row) for row in rows if (row["clip_id"], self.plan.crop.name, self.plan.crop.key, "") not in have
+            ClipTask(row=row)
+            for row in rows
+            if (row["clip_id"], self.plan.crop.name, self.plan.crop.key, "") not in have
         ]
         extra = {"settings": self.config.crop, "key": self.plan.crop.key}
         self._make("crop", self._clip_units("crop_clips", lacking, extra, [self.plan.crop]))
@@ -412,25 +423,56 @@ class _Run:
 
         if not self.plan.heads:
             return
-        features_key = next(use.key for use in self.plan.heavy if use.name == "features")
-        cells = self.store.read("cells")
-        wanted = pc.and_(pc.equal(cells["name"], "features"), pc.equal(cells["key"], features_key))
-        cells = cells.filter(pc.and_(wanted, pc.is_valid(cells["details"])))
-        found = {(r["clip_id"], r["view"]): json.loads(r["details"]) for r in cells.select(["clip_id", "view", "details"]).to_pylist()}
+        features = self._features()
         rows = []
         for column in self.plan.heads:
             have = self._have(column.name)
-            lacking = {f"{clip} {view}": v for (clip, view), v in found.items() if (clip, column.name, column.key, view) not in have}
+            lacking = {
+                f"{clip} {view}": values
+                for (clip, view), values in features.items()
+                if (clip, column.name, column.key, view) not in have
+            }
             for name, scores in apply_heads(lacking, self.config.heads, only=[column.name]).items():
                 clip, _, view = name.partition(" ")
                 rows.append(cell_of(clip, column.key, scores[column.name], view=view))
-        self.store.write("cells", content_hash(["heads", sorted((r["clip_id"], r["name"], r["key"], r["view"]) for r in rows)]), rows)
+        key = content_hash(["heads", sorted((r["clip_id"], r["name"], r["key"], r["view"]) for r in rows)])
+        self.store.write("cells", key, rows)
+
+    def _features(self) -> dict[tuple[str, str], dict[str, float]]:
+        """(clip, crop) -> what heads read of it."""
+        key = next((use.key for use in self.plan.heavy if use.name == "features"), "")
+        cells = self.store.read("cells")
+        wanted = pc.and_(pc.equal(cells["name"], "features"), pc.equal(cells["key"], key))
+        cells = cells.filter(pc.and_(wanted, pc.is_valid(cells["details"])))
+        rows = cells.select(["clip_id", "view", "details"]).to_pylist()
+        return {(row["clip_id"], row["view"]): json.loads(row["details"]) for row in rows}
+
+    def review(self, table: pa.Table) -> None:
+        """The features of the clips, for training heads, and the page on which people label them."""
+        from anisora.curation.heads import apply_heads, write_features
+        from anisora.curation.review import write_review
+
+        rows = [row for row in table.to_pylist() if row["path"]]
+        found = self._features()
+        features = {
+            row["clip_id"]: found[key] for row in rows if (key := (row["clip_id"], ClipTask(row=row).view)) in found
+        }
+        if not features:
+            return
+        write_features(self.out / "features.parquet", features)
+        write_review(
+            [row | {"tags": dict(row["tags"] or [])} for row in rows],
+            self.out / "review.html",
+            scores=apply_heads(features, self.config.heads),
+        )
 
     def encode(self) -> None:
         """A file for every clip that fulfils all rules; those that are there already stay."""
         rows = [row for row in self.kept() if not (row["path"] and (self.out / row["path"]).exists())]
         extra = {"encoding": self.config.encode, "key": self.plan.file.key}
-        self._make("encode", self._clip_units("encode_clips", [ClipTask(row=row) for row in rows], extra, [self.plan.file]))
+        self._make(
+            "encode", self._clip_units("encode_clips", [ClipTask(row=row) for row in rows], extra, [self.plan.file])
+        )
 
     def kept(self) -> list[dict[str, Any]]:
         """The rows that fulfil every rule."""
@@ -588,5 +630,3 @@ def remember(out: Path, config: CurateConfig, result: Curated) -> None:
     """Writes the resolved settings and the result beside what they made."""
     text = json.dumps({"config": plain(config), "result": plain(result)}, indent=2, ensure_ascii=False)
     write_atomic(out / RUN, text.encode())
-
-

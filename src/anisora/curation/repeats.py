@@ -46,7 +46,7 @@ def find_marks(
     load: Callable[[str], Scan],
     *,
     benchmark: Path | None = None,
-    params: DedupParams = DedupParams(),
+    params: DedupParams | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> pa.Table:
     """One row a clip that is not alone: its group (the first id of it), and whether it is a `repeat`, runs through
@@ -55,6 +55,7 @@ def find_marks(
     `load` gives the scan of a source. Raises BadInput for a benchmark that is not there, BadVideo for one that cannot be
     read: a guard that skips is none.
     """
+    params = params or DedupParams()
     key = _key(spans, benchmark, params)
     path = out / "results" / "repeats" / f"{key[:32]}.parquet"
     if path.exists():

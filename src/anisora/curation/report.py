@@ -108,7 +108,9 @@ def _histograms(table: pa.Table, between: Mapping[str, Bounds]) -> Section:
         figures.append(Figure(source=picture, caption=caption, width_px=360))
     return Section(
         heading="How scores are spread",
-        paragraphs=["Light: all clips with a score. Dark: those kept. Lines: the thresholds. Ends gather the outer 1 %."],
+        paragraphs=[
+            "Light: all clips with a score. Dark: those kept. Lines: the thresholds. Ends gather the outer 1 %."
+        ],
         figures=figures,
     )
 
@@ -192,7 +194,9 @@ def _example(pictures: _Thumbnails, row: Mapping[str, Any], name: str, inside: b
         return None
     verdict = row["verdict"] if row["verdict"] == KEEP else f"{row['verdict']}: {row['reason']}"
     words = f"{'passes' if inside else 'breaks'}: {name} {row[name]:.4g} ({verdict}); frames {row['start_frame']}"
-    return Figure(source=picture, caption=f"{words} to {row['end_frame']} of {Path(row['source_path']).name}", width_px=240)
+    return Figure(
+        source=picture, caption=f"{words} to {row['end_frame']} of {Path(row['source_path']).name}", width_px=240
+    )
 
 
 def _classes(table: pa.Table) -> Section | None:
@@ -214,7 +218,11 @@ def _faults(table: pa.Table) -> Section | None:
     if not faulty.num_rows:
         return None
     rows = [
-        (row["source_path"], None if row["n_frames"] is None else f"{row['start_frame']} to {row['end_frame']}", row["fault"])
+        (
+            row["source_path"],
+            None if row["n_frames"] is None else f"{row['start_frame']} to {row['end_frame']}",
+            row["fault"],
+        )
         for row in faulty.slice(0, 200).to_pylist()
     ]
     paragraphs = [f"{faulty.num_rows} in all; anisora curate retry DIR lets them be tried again."]
@@ -325,12 +333,16 @@ def funnel_svg(bars: Sequence[tuple[str, int, int]]) -> bytes:
         y = number * height
         wide, lost = 460 * left / total, 460 * dropped / total
         drawn.append(f'<rect x="180" y="{y + 3}" width="{wide:.1f}" height="{height - 6}" fill="#2b6cb0"/>')
-        drawn.append(f'<rect x="{180 + wide:.1f}" y="{y + 3}" width="{lost:.1f}" height="{height - 6}" fill="#e2b6b6"/>')
+        drawn.append(
+            f'<rect x="{180 + wide:.1f}" y="{y + 3}" width="{lost:.1f}" height="{height - 6}" fill="#e2b6b6"/>'
+        )
         drawn.append(f'<text x="172" y="{y + 18}" font-size="13" text-anchor="end" fill="#777">{name}</text>')
         drawn.append(f'<text x="{186 + wide + lost:.1f}" y="{y + 18}" font-size="13" fill="#777">{left}</text>')
     return _svg(760, height * len(bars), drawn)
 
 
 def _svg(width: int, height: int, shapes: Sequence[str]) -> bytes:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif">'
+    )
     return (head + "".join(shapes) + "</svg>").encode()

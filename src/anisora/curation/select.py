@@ -206,8 +206,7 @@ def _nearest_miss(table: pa.Table, rules: Rules) -> str:
         f"{name} {_shown(row[name]) if row[name] is not None else 'is missing (' + str(row[name + '_reason']) + ')'}"
         f" (rule: {_range(bounds)})"
         for name, bounds in rules.between.items()
-        if any(misses[nearest] for misses in _outside(table.slice(0), name, bounds).values())
-        and bounds != (None, None)
+        if any(misses[nearest] for misses in _outside(table.slice(0), name, bounds).values()) and bounds != (None, None)
     ]
     lacks += [
         f"{name} is {words_of(table, name)[nearest]}"

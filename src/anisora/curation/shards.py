@@ -152,7 +152,9 @@ def _plan(table: pa.Table, settings: ShardSettings) -> list[_Plan]:
     for bucket, rows in sorted(by_bucket.items()):
         rows.sort(key=lambda row: hashlib.sha256(f"{settings.seed}:{row['clip_id']}".encode()).digest())
         for members in _packed(rows, settings):
-            key = content_hash([bucket, [[row["clip_id"], row["sha256"], _json(row), row["caption"]] for row in members]])
+            key = content_hash(
+                [bucket, [[row["clip_id"], row["sha256"], _json(row), row["caption"]] for row in members]]
+            )
             plans.append(_Plan(bucket=bucket, rows=tuple(members), key=key))
     return plans
 
@@ -173,7 +175,9 @@ def _packed(rows: list[dict[str, Any]], settings: ShardSettings) -> Iterator[lis
 
 def _json(row: Mapping[str, Any]) -> str:
     """What a training sample should know of itself: its row, without places on this machine."""
-    kept = {key: value for key, value in row.items() if key not in ("path", "source_path", "verdict", "reason", "fault")}
+    kept = {
+        key: value for key, value in row.items() if key not in ("path", "source_path", "verdict", "reason", "fault")
+    }
     kept["tags"] = dict(row["tags"] or [])
     return canonical_json(kept)
 
@@ -187,7 +191,9 @@ def _write_shard(out: Path, path: Path, plan: _Plan) -> list[dict[str, Any]]:
             try:
                 data = video.read_bytes()
             except OSError as reason:
-                raise Failed("a kept clip has lost its file", got=video, hint="anisora curate verify --repair") from reason
+                raise Failed(
+                    "a kept clip has lost its file", got=video, hint="anisora curate verify --repair"
+                ) from reason
             if hashlib.sha256(data).hexdigest() != row["sha256"]:
                 raise Failed("a kept clip has other bytes", got=video, hint="anisora curate verify --repair")
             yield row["clip_id"], "mp4", data

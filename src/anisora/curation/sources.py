@@ -14,10 +14,10 @@ from anisora.errors import BadConfig, BadInput
 from anisora.files import existing_file
 
 #: what is taken from a folder; a file that is named itself is taken whatever its suffix
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .mpg .mpeg .ts .m2ts .mts .vob .ogv .mxf .3gp .rm .rmvb .gif .h264 .hevc"
-    " .ivf .nut .y4m .apng".split()
-)
+SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob",
+    ".ogv", ".mxf", ".3gp", ".rm", ".rmvb", ".gif", ".h264", ".hevc", ".ivf", ".nut", ".y4m", ".apng",
+})  # fmt: skip
 
 #: columns of the table of licences
 COLUMNS = ("path", "licence", "provenance", "split")

@@ -73,7 +73,7 @@ EXTRA: dict[str, pa.DataType] = {
 
 NUMBER, WORD = pa.float32(), pa.string()
 
-#: the measures every table has, and what their values are; others may be added
+#: the measures every table has, and what their values are; a run may add others
 MEASURES: dict[str, pa.DataType] = {
     "text_cover": NUMBER,
     "flow": NUMBER,
@@ -85,6 +85,7 @@ MEASURES: dict[str, pa.DataType] = {
     "talking": WORD,
     "motion_grade": WORD,
     "dimension": WORD,
+    "quality_filter": NUMBER,
 }
 
 #: M_reason of a measure that has not looked yet, because the clip had fallen out before
@@ -182,7 +183,10 @@ def manifest_hash(table: pa.Table) -> str:
     columns = [_as_text(table["clip_id"]), *(_as_text(table[name]) for name in whole)]
     columns += [_as_text(table[name]) for name in ("verdict", "reason")]
     for name in sorted(measures_of(table)):
-        columns += [pa.array([f"{name}="] * 1).take(pa.array(np.zeros(table.num_rows, np.int64))), _as_text(table[name])]
+        columns += [
+            pa.array([f"{name}="] * 1).take(pa.array(np.zeros(table.num_rows, np.int64))),
+            _as_text(table[name]),
+        ]
     lines = pc.binary_join_element_wise(*columns, pa.scalar("", _TEXT), "|")
     digest = hashlib.sha256()
     for chunk in lines.chunks if isinstance(lines, pa.ChunkedArray) else [lines]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def split_long(scan: Scan, span: Span, longest_s: float) -> list[Span]:
     if parts <= 1:
         return [span]
     bounds = [span.start_frame + round(Fraction(span.num_frames * part, int(parts))) for part in range(int(parts) + 1)]
-    return [scan.span(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+    return [scan.span(a, b) for a, b in pairwise(bounds) if a < b]
 
 
 def _span_row(scan: Scan, span: Span, sha256: str, key: str, transition_in: str, transition_out: str) -> dict[str, Any]:
@@ -351,7 +352,9 @@ def crop_clips(
             except Exception as problem:
                 words = f"{type(problem).__name__}: {problem}"[:300]
                 cells.append(
-                    word_cell(task.clip_id, "crop", key, None, reason=reason_code(problem), message=words, is_fault=True)
+                    word_cell(
+                        task.clip_id, "crop", key, None, reason=reason_code(problem), message=words, is_fault=True
+                    )
                 )
     CellStore(out).write("cells", unit_key, cells)
     return {"num_crops": sum(cell["word"] is not None for cell in cells)}
@@ -456,7 +459,10 @@ def caption_files(
     rows = [caption_row(task.row) for task in tasks]
     by_id = {task.clip_id: task for task in tasks}
     captioned = caption_clips(
-        rows, lambda clip_id: file_view(out, by_id[clip_id].row), make_captioner(), out / "captions" / f"{unit_key[:16]}.jsonl"
+        rows,
+        lambda clip_id: file_view(out, by_id[clip_id].row),
+        make_captioner(),
+        out / "captions" / f"{unit_key[:16]}.jsonl",
     )
     CellStore(out).write("cells", unit_key, [caption_cell(row, by_id[row["clip_id"]], key) for row in captioned])
     return {"num_captions": sum(row["caption"] is not None for row in captioned)}

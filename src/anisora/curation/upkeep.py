@@ -92,7 +92,9 @@ def _file_problem(folder: Path, row: dict[str, Any]) -> str | None:
 def _repair(folder: Path, table: pa.Table, bad_clips: dict[str, str], bad_shards: dict[str, str]) -> None:
     store = CellStore(folder)
     bad = pa.array(sorted(bad_clips), pa.string())
-    store.remove("cells", lambda cells: pc.invert(pc.and_(pc.equal(cells["name"], "file"), pc.is_in(cells["word"], bad))))
+    store.remove(
+        "cells", lambda cells: pc.invert(pc.and_(pc.equal(cells["name"], "file"), pc.is_in(cells["word"], bad)))
+    )
     for path in bad_clips:
         (folder / path).unlink(missing_ok=True)
     lost = pc.is_in(table["path"], bad)
@@ -136,7 +138,9 @@ def purge(out: str | os.PathLike[str], *, sources: Sequence[str] = (), licences:
         gone = [row for row in known.to_pylist() if _fits(row, sources, licences)]
         if not gone:
             raise BadInput(
-                "no source fits", got=", ".join([*sources, *licences]) or "nothing", expected="an id, a path or a licence"
+                "no source fits",
+                got=", ".join([*sources, *licences]) or "nothing",
+                expected="an id, a path or a licence",
             )
         hashes = {row["source_sha256"] for row in gone}
         _keep_out(folder, hashes)
@@ -144,7 +148,9 @@ def purge(out: str | os.PathLike[str], *, sources: Sequence[str] = (), licences:
         is_gone = pc.is_in(table["source_sha256"], pa.array(sorted(hashes), pa.string()))
         removed = table.filter(is_gone)
         rest = table.filter(pc.invert(is_gone))
-        clips.write(known.filter(pc.invert(pc.is_in(known["source_sha256"], pa.array(sorted(hashes))))), folder / SOURCES)
+        clips.write(
+            known.filter(pc.invert(pc.is_in(known["source_sha256"], pa.array(sorted(hashes))))), folder / SOURCES
+        )
         clips.write(rest, folder / CLIPS)
         shards = write_shards(folder, rest, ShardSettings())
         files = [path for path in removed["path"].to_pylist() if path]

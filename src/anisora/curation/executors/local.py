@@ -113,7 +113,9 @@ class LocalExecutor:
         lifeline_read, lifeline_write = os.pipe()
         name = f"{os.getpid()}-{secrets.token_hex(3)}"
         note = self._notes / name
-        code = "import sys; from anisora.curation.executors.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+        code = (
+            "import sys; from anisora.curation.executors.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+        )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(theirs.fileno()), str(lifeline_read)],

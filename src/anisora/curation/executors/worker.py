@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from anisora.curation.executors import Outcome, Unit
-from anisora.errors import AnisoraError, BadVideo, WriteFailed
+from anisora.errors import AnisoraError, BadVideo
 
 _NOTE_BYTES = 512
 _FLAG_AT = 510

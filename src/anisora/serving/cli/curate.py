@@ -30,7 +30,9 @@ def run(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings, YAML or JSON.")] = None,
     engine: Annotated[str, typer.Option(metavar="local|ray", help="Where the work runs.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Default: the cores there are.")] = None,
-    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster; default: one here.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster; default: one here.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="key=value", help="Change one setting; repeatable.")
     ] = None,
@@ -90,7 +92,9 @@ def select(
         list[str] | None, typer.Option(metavar="NAME=WORD", help="Drop clips with this word; NAME= drops no word.")
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings whose `select` is used.")] = None,
-    preset: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Write a mixture for a training stage.")] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Write a mixture for a training stage.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the funnel, write nothing.")] = False,
     as_json: _Json = False,
 ) -> None:
@@ -121,7 +125,9 @@ def _bounds(text: str) -> tuple[str, tuple[float | None, float | None]]:
             return name, (float(least) if least else None, float(most) if most else None)
     except ValueError:
         pass
-    raise BadRequest("unreadable bounds", got=repr(text), expected="MEASURE=LEAST:MOST", hint="flow=0.2: or text_cover=:0.01")
+    raise BadRequest(
+        "unreadable bounds", got=repr(text), expected="MEASURE=LEAST:MOST", hint="flow=0.2: or text_cover=:0.01"
+    )
 
 
 def _words(texts: list[str]) -> dict[str, tuple[str, ...]]:
@@ -171,7 +177,9 @@ def verify(
         if result.repaired:
             say("repaired; run `anisora curate` again to make the lost clips")
     if not result.is_whole and not repair:
-        raise Failed("the set is damaged", got=f"{len(result.bad_clips)} clips, {len(result.bad_shards)} shards", hint="--repair")
+        raise Failed(
+            "the set is damaged", got=f"{len(result.bad_clips)} clips, {len(result.bad_shards)} shards", hint="--repair"
+        )
 
 
 @app.command()
