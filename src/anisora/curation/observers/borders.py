@@ -42,7 +42,12 @@ class Borders:
         by_row, by_column = np.ascontiguousarray(frame[:, ::step]), np.ascontiguousarray(frame[::step].T)
         self._rows.append((index, *self._margins(by_row), *self._margins(by_column)))
         across, down = cv2.absdiff(by_column[1:], by_column[:-1]), cv2.absdiff(by_row[1:], by_row[:-1])
-        self._profiles.append((_strips(across, self.params.profile_columns), _strips(down, self.params.profile_rows)))
+        self._profiles.append(
+            (
+                _strips(np.asarray(across), self.params.profile_columns),
+                _strips(np.asarray(down), self.params.profile_rows),
+            )
+        )
 
     def _margins(self, lines: NDArray[np.uint8]) -> tuple[int, int]:
         """How many lines at the start and at the end are plain and of one colour; all and 0 where the picture is."""
@@ -60,7 +65,7 @@ class Borders:
         return {"index": rows[:, 0], **margins, "columns": columns, "rows": lines}
 
 
-def _strips(steps: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+def _strips(steps: NDArray, count: int) -> NDArray[np.float32]:
     """The means of `count` equal strips along the first axis."""
     import cv2
 

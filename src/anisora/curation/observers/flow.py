@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
 
+#: DIS compares patches of 8 pixels at a quarter of the size: smaller pictures have no flow.
+LEAST_PX = 48
+
 
 @dataclass(frozen=True)
 class FlowParams:
@@ -41,8 +44,9 @@ class Flow:
     def feed(self, index: int, pts: int, frame: NDArray[np.uint8]) -> None:
         import cv2
 
-        if self._last is None or self._last[1].shape != frame.shape:
-            self._last = index, frame.copy()
+        frame = frame.copy()  # in one piece, as OpenCV wants it, and ours to keep
+        if self._last is None or self._last[1].shape != frame.shape or min(frame.shape) < LEAST_PX:
+            self._last = index, frame
             self._rows.append((index, index, 0.0, 0.0))
             return
         since, before = self._last
@@ -58,7 +62,7 @@ class Flow:
         length = cv2.magnitude(small[..., 0], small[..., 1]).ravel() / frame.shape[1]
         fastest = max(1, length.size // 20)
         self._rows.append((index, since, float(length.mean()), float(np.partition(length, -fastest)[-fastest:].mean())))
-        self._last = index, frame.copy()
+        self._last = index, frame
 
     def finish(self) -> dict[str, NDArray]:
         rows = np.array(self._rows, np.float64).reshape(-1, 4)

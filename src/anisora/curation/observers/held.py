@@ -18,6 +18,9 @@ from anisora.curation.observers import Needs
 
 MIDDLE = np.array([0.5, 0.5])
 
+#: Smaller pictures are compared as they are: DIS finds no patches in them.
+LEAST_PX = 40
+
 #: Keeps a picture without texture from having a camera.
 RIDGE = np.diag([1e-2, 1e-2, 1e-6, 1e-6])
 
@@ -58,19 +61,19 @@ class Held:
             self._rows.append((index, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0))
             return
         difference, mean = self._most(previous, self._previous)
-        if difference < self.params.still_levels:
+        if difference < self.params.still_levels or min(frame.shape) < LEAST_PX:
             self._rows.append((index, difference, difference, mean, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0))
             return
         self._rows.append((index, difference, *self._registered(previous, self._previous, difference, mean)))
 
-    def _most(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[float, float]:
+    def _most(self, a: NDArray, b: NDArray) -> tuple[float, float]:
         """The mean of the three most different blocks, and the mean of all."""
         import cv2
 
-        blocks = self._blocks(cv2.absdiff(a, b))
+        blocks = self._blocks(np.asarray(cv2.absdiff(a, b)))
         return float(np.partition(blocks.ravel(), -3)[-3:].mean()), float(blocks.mean())
 
-    def _blocks(self, picture: NDArray[np.uint8], shrunk: int = 1) -> NDArray[np.float32]:
+    def _blocks(self, picture: NDArray, shrunk: int = 1) -> NDArray[np.float32]:
         """The means of blocks of a picture, or of one `shrunk` by a factor."""
         import cv2
 
@@ -86,7 +89,7 @@ class Held:
         halves = [cv2.resize(picture, half, interpolation=cv2.INTER_AREA) for picture in (a, b)]
         flow = self._dis.calc(*halves, None)
         across, down = cv2.absdiff(halves[1][:, 1:], halves[1][:, :-1]), cv2.absdiff(halves[1][1:], halves[1][:-1])
-        texture = self._blocks(cv2.addWeighted(across[1:], 0.5, down[:, 1:], 0.5, 0), 2)
+        texture = self._blocks(np.asarray(cv2.addWeighted(across[1:], 0.5, down[:, 1:], 0.5, 0)), 2)
         block_flow = 2 * cv2.resize(flow, texture.shape[::-1], interpolation=cv2.INTER_AREA)
         (zoom, turn, x, y), error = fit_similarity(block_flow, texture, width, height)
         matrix = np.array([[1 + zoom, -turn, x], [turn, 1 + zoom, y]])

@@ -38,7 +38,7 @@ class Phash:
         side = self.params.side
         small = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
         self._index.append(index)
-        self._low.append(cv2.dct(small.astype(np.float32))[:8, :8].ravel())
+        self._low.append(np.asarray(cv2.dct(small.astype(np.float32)), np.float32)[:8, :8].ravel())
 
     def finish(self) -> dict[str, NDArray]:
         low = np.stack(self._low)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
 
+#: Larger steps are edges of the drawing and say nothing of the codec.
+EDGE_LEVELS = 12
+
 
 @dataclass(frozen=True)
 class SharpnessParams:
@@ -49,10 +52,11 @@ class Sharpness:
         import cv2
 
         steps = cv2.absdiff(picture[:, 1:], picture[:, :-1])
-        # Steps that are edges of the drawing say nothing of the codec.
-        steps = cv2.min(steps, 12)
+        steps = np.minimum(steps, EDGE_LEVELS)
         columns = steps.mean(axis=0, dtype=np.float32)
         side = self.params.block_px
+        if len(columns) < side:
+            return 1.0
         at = np.arange(len(columns)) % side == side - 1
         inside = float(columns[~at].mean())
         return float(columns[at].mean()) / inside if inside > 0.02 else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,10 @@ class TextEdges:
         import cv2
 
         around = cv2.blur(frame, (9, 9))
-        lighter = cv2.compare(cv2.subtract(frame, around), self.params.stroke_levels, cv2.CMP_GT)
-        darker = cv2.compare(cv2.subtract(around, frame), self.params.stroke_levels, cv2.CMP_GT)
+        lighter = _above(cv2.subtract(frame, around), self.params.stroke_levels)
+        darker = _above(cv2.subtract(around, frame), self.params.stroke_levels)
         both = cv2.min(cv2.blur(lighter, (15, 9)), cv2.blur(darker, (15, 9)))
-        strokes = cv2.bitwise_and(cv2.bitwise_or(lighter, darker), cv2.compare(both, 10, cv2.CMP_GT))
+        strokes = cv2.bitwise_and(cv2.bitwise_or(lighter, darker), _above(both, 10))
         self._index.append(index)
         self._grids.append(np.asarray(cv2.resize(strokes, GRID_HW[::-1], interpolation=cv2.INTER_AREA)))
 
@@ -52,3 +53,10 @@ class TextEdges:
         grid = np.stack(self._grids)
         cover = (grid > 255 * self.params.dense).mean(axis=(1, 2))
         return {"index": np.array(self._index, np.int64), "grid": grid, "cover": cover.astype(np.float32)}
+
+
+def _above(picture: Any, level: int) -> NDArray[np.uint8]:
+    """255 where a picture lies above a level."""
+    import cv2
+
+    return np.asarray(cv2.threshold(picture, level, 255, cv2.THRESH_BINARY)[1], np.uint8)

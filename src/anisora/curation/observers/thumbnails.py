@@ -49,4 +49,4 @@ def thumbnails(signal: Mapping[str, NDArray]) -> dict[int, NDArray[np.uint8]]:
 
     rows = zip(signal["index"], signal["start"], signal["end"], strict=True)
     files = {int(index): signal["jpeg"][start:end] for index, start, end in rows}
-    return {index: np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]) for index, data in files.items()}
+    return {index: np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1] for index, data in files.items()}
