@@ -48,7 +48,7 @@ def test_the_score_is_the_mean_over_frames_and_says_where_it_comes_from(drawing:
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random CLIP, saved as transformers saves the real one: both towers and the preprocessing."""
     import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     torch.manual_seed(0)
     tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -59,7 +59,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("clip")
     CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def test_clip_and_head_give_the_score_of_the_published_code(
     kind: str, clip_folder: Path, drawing: np.ndarray, tmp_path: Path
 ):
     import torch
-    from transformers import CLIPImageProcessor, CLIPModel
+    from transformers import CLIPImageProcessorPil, CLIPModel
 
     torch.manual_seed(1)
     sizes = [(12, 1)] if kind == "linear" else [(12, 8), (8, 6), (6, 4), (4, 3), (3, 1)]
@@ -85,7 +85,7 @@ def test_clip_and_head_give_the_score_of_the_published_code(
         ClipView.of_frames(drawing[None], 8), clip_model=clip_folder, head=tmp_path / "head.pth", num_frames=1
     )
 
-    inputs = CLIPImageProcessor.from_pretrained(clip_folder)(images=drawing, return_tensors="pt")
+    inputs = CLIPImageProcessorPil.from_pretrained(clip_folder)(images=drawing, return_tensors="pt")
     with torch.inference_mode():
         features = CLIPModel.from_pretrained(clip_folder).eval().get_image_features(**inputs)
         value = getattr(features, "pooler_output", features)

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from anisora.measures.borders import borders
 from anisora.measures.clip import ClipView
 from anisora.measures.text_reader import TextLine, read_text
 
@@ -109,8 +110,8 @@ def find_overlays(
 ) -> list[Overlay]:
     """The overlays of a clip, in the pixels of the upright source, from top to bottom.
 
-    `logos` are those that `find_logos` saw in the source. Borders come from the scan's signal, blurred ones from the
-    frames looked at. Raises AssetMissing, BadVideo.
+    `logos` are those that `find_logos` saw in the source. Borders come from the scan's signal. Raises AssetMissing,
+    BadVideo.
     """
     count = int(np.clip(round(params.frames_per_s * clip.span.duration_s), params.least_frames, params.most_frames))
     last = clip.span.end_frame - 1  # the ends are looked at too: a line may come up just before the cut
@@ -120,7 +121,7 @@ def find_overlays(
     kinds = _classify(tracks, frames_THWC, params)
     found = [_overlay(track, kind, looks, clip) for track, kind in zip(tracks, kinds, strict=True) if kind]
     found += [_whole(clip, "logo", box) for box in _shown_logos(frames_THWC, logos)]
-    found += [_whole(clip, "border", box) for box in border_boxes(clip) + blurred_borders(frames_THWC)]
+    found += [_whole(clip, "border", box) for box in border_boxes(clip)]
     return sorted(found, key=lambda overlay: (overlay.box_px[1], overlay.box_px[0]))
 
 
@@ -182,12 +183,11 @@ def _overlap(a: Box, b: Box) -> float:
 def _classify(tracks: Sequence[_Track], frames_THWC: Frames, params: OverlayParams) -> list[Kind | None]:
     """The kind of each track; None for a single, short reading, which is more often line work than writing."""
     height, width = frames_THWC.shape[1:3]
-    rolling = _rolling(tracks, height, width, params)
-    still = [track for track in tracks if _is_still(track, height, width, params) and id(track) not in rolling]
-    card = _card(still, height, len(frames_THWC), params)
+    still = [track for track in tracks if _is_still(track, height, width, params)]
+    credited = _rolling(tracks, height, width, params) or _card(still, height, len(frames_THWC), params)
     kinds: list[Kind | None] = []
     for track in tracks:
-        if id(track) in rolling or (id(track) in card):
+        if _in_column(track, credited):
             kinds.append("credits")
         elif len(track.sightings) < 2 and (len(track.best.text) < 4 or track.best.confidence < 0.8):
             kinds.append(None)
@@ -208,8 +208,8 @@ def _is_still(track: _Track, height: int, width: int, params: OverlayParams) -> 
     return bool((near & sides).mean() >= 0.75)
 
 
-def _rolling(tracks: Sequence[_Track], height: int, width: int, params: OverlayParams) -> set[int]:
-    """The ids of lines that go up or down together: at least three at one even speed, and not sideways."""
+def _rolling(tracks: Sequence[_Track], height: int, width: int, params: OverlayParams) -> list[_Track]:
+    """The lines that go up or down together: at least three at one even speed, and not sideways."""
     moving: list[tuple[_Track, float]] = []
     for track in tracks:
         if len(track.sightings) < 2:
@@ -221,20 +221,14 @@ def _rolling(tracks: Sequence[_Track], height: int, width: int, params: OverlayP
         if abs(slope[0]) > max(params.still * height, 1.5) and evenly and np.ptp(x) <= 0.03 * width:
             moving.append((track, float(slope[0])))
     if len(moving) < 3:
-        return set()
+        return []
     speed = float(np.median([v for _, v in moving]))
     together = [track for track, v in moving if abs(v - speed) <= 0.15 * abs(speed)]
-    if len(together) < 3:
-        return set()
-    # Lines in the same column roll too, though they were met once only or were read too unevenly to tell.
-    x_low, x_high = min(b[0] for t in together for b in t.boxes), max(b[2] for t in together for b in t.boxes)
-    column = [t for t in tracks if t.boxes[0][2] > x_low and t.boxes[0][0] < x_high]
-    loose = [t for t in column if len(t.sightings) == 1 or not _is_still(t, height, width, params)]
-    return {id(track) for track in together + loose}
+    return together if len(together) >= 3 else []
 
 
-def _card(still: Sequence[_Track], height: int, looks: int, params: OverlayParams) -> set[int]:
-    """The ids of still lines that stand together as a card: enough of them at once, over a good part of the height."""
+def _card(still: Sequence[_Track], height: int, looks: int, params: OverlayParams) -> list[_Track]:
+    """The still lines that stand together as a card: enough of them at once, over a good part of the height."""
     for look in range(looks):
         shown = [track for track in still if track.sightings[0][0] <= look <= track.sightings[-1][0]]
         shown = [track for track in shown if len(track.sightings) >= 2]
@@ -242,8 +236,18 @@ def _card(still: Sequence[_Track], height: int, looks: int, params: OverlayParam
             continue
         middles = [float(track.middles[:, 1].mean()) for track in shown]
         if max(middles) - min(middles) >= 0.3 * height:
-            return {id(track) for track in shown}
-    return set()
+            return shown
+    return []
+
+
+def _in_column(track: _Track, credited: Sequence[_Track]) -> bool:
+    """Whether a line is one of the credits, or stands in their column: some are met once only, or read too unevenly."""
+    if not credited:
+        return False
+    boxes = [box for other in credited for box in other.boxes]
+    left, right = min(box[0] for box in boxes), max(box[2] for box in boxes)
+    x = float(track.middles[:, 0].mean())
+    return any(track is other for other in credited) or left <= x <= right
 
 
 def _still_kind(track: _Track, frames_THWC: Frames, params: OverlayParams) -> Kind:
@@ -407,45 +411,13 @@ def _shown_logos(frames_THWC: Frames, logos: Sequence[Logo]) -> list[Box]:
 
 
 def border_boxes(clip: ClipView) -> list[Box]:
-    """The letter- and pillarbox of a clip by the scan's signal: what is border in nearly all frames of the span."""
-    signal = clip.signals.get("borders")
-    if signal is None or not len(signal["index"]):
+    """What of a clip is letterbox, pillarbox or a blurred border, as the measure `borders` says; none without a signal."""
+    margins = borders(clip).details
+    if not margins:
         return []
-    top, bottom, left, right = (int(np.quantile(signal[side], 0.1)) for side in ("top", "bottom", "left", "right"))
-    return _boxes_of_margins(clip.width_px, clip.height_px, top, bottom, left, right)
-
-
-def _boxes_of_margins(width: int, height: int, top: int, bottom: int, left: int, right: int) -> list[Box]:
-    if top + bottom >= height or left + right >= width:  # all of it is one colour: a blank frame has no border
-        return []
-    sides = [
+    top, bottom, left, right = (float(margins[side]) for side in ("top", "bottom", "left", "right"))
+    width, height = float(clip.width_px), float(clip.height_px)
+    sides: list[Box] = [
         (0, 0, width, top), (0, height - bottom, width, height), (0, 0, left, height), (width - right, 0, width, height)
     ]  # fmt: skip
-    return [tuple(float(v) for v in box) for box in sides if box[2] > box[0] and box[3] > box[1]]  # type: ignore[misc]
-
-
-def blurred_borders(frames_THWC: Frames) -> list[Box]:
-    """The sides of a picture that was set before a blurred copy of itself, to fill a frame of another aspect.
-
-    Told by three signs together: both sides hold next to no detail, as wide as each other; the middle holds much; and
-    between them runs one straight edge at the same place in all frames.
-    """
-    height, width = frames_THWC.shape[1:3]
-    gradient = np.abs(_gradients(frames_THWC))
-    detail = np.median(gradient.sum(axis=-1), axis=0)
-    across = _blurred_margin(detail.mean(axis=0), (np.median(gradient[..., 0], axis=0) >= 4).mean(axis=0))
-    down = _blurred_margin(detail.mean(axis=1), (np.median(gradient[..., 1], axis=0) >= 4).mean(axis=1))
-    return _boxes_of_margins(width, height, down, down, across, across)
-
-
-def _blurred_margin(detail: NDArray[np.float32], edge: NDArray[np.float64]) -> int:
-    """The width of the blurred margin on either side of a profile, 0 when there is none."""
-    length = len(detail)
-    for margin in range(round(0.45 * length), round(0.05 * length), -1):
-        if min(edge[margin - 1 : margin + 1].max(), edge[length - margin - 1 : length - margin + 1].max()) < 0.5:
-            continue
-        sides = np.concatenate([detail[: margin - 3], detail[length - margin + 3 :]])
-        middle = detail[margin + 3 : length - margin - 3]
-        if len(middle) and middle.mean() >= 3 * max(float(sides.mean()), 0.2) and np.median(sides) <= 1.5:
-            return margin
-    return 0
+    return [box for box in sides if box[2] > box[0] and box[3] > box[1]]

@@ -68,7 +68,7 @@ def _heavy(config: CurateConfig) -> tuple[Measuring, ...]:
         found.append(
             measuring(
                 "text_cover", text_cover.text_cover, 1, settings={"detector": detector},
-                weights_sha256=text_cover.weights_of(detector, None), follows_crop=True,
+                weights_sha256=text_cover.weights_sha256(detector), follows_crop=True,
             )
         )  # fmt: skip
     if config.aesthetic is not None:

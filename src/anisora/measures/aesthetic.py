@@ -134,15 +134,22 @@ _predictor = functools.cache(_Predictor)
 
 
 def load_clip(folder: str | Path) -> tuple[Any, Any]:
-    """(picture encoder with projection, its processor) of a local transformers CLIP folder. Raises BadCheckpoint."""
-    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+    """(picture encoder with projection, its processor) of a local transformers CLIP folder. Raises BadCheckpoint.
+
+    The processor is the one on Pillow, with which the heads were trained; the other one needs torchvision.
+    """
+    from transformers import AutoConfig, CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
     if not (Path(folder) / "config.json").is_file():
         raise BadCheckpoint("no CLIP there", got=folder, expected="a folder with config.json and weights")
     try:
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
-        processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as reason:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type == "clip":  # both towers: the width of the embedding is said above them
+            config.vision_config.projection_dim = config.projection_dim
+            config = config.vision_config
+        encoder = CLIPVisionModelWithProjection.from_pretrained(folder, config=config, local_files_only=True)
+        processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as reason:
         raise BadCheckpoint("the CLIP cannot be opened", got=f"{folder} ({reason})") from reason
     return encoder.eval(), processor
 

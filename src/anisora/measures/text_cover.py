@@ -52,7 +52,7 @@ def text_cover(
         unit="share",
         raw=float(shares.mean()),
         backend="full" if weights else "bundled",
-        weights_sha256=weights_of(detector, weights),
+        weights_sha256=weights_sha256(detector, weights),
         per_frame=shares.astype(np.float32),
         details={"detector": detector, "largest": float(shares.max())},
     )
@@ -78,11 +78,11 @@ def _finder(detector: Detector, weights: str | Path | None) -> Callable[[NDArray
     return lambda frame: [line.corners for line in read_text(frame)]
 
 
-def weights_of(detector: Detector, weights: str | Path | None) -> str:
-    """The hash of the networks that `text_cover` uses under these settings."""
+def weights_sha256(detector: Detector, weights: str | Path | None = None) -> str:
+    """The hash of the networks that `text_cover` would use, for the key of its results."""
     from anisora.files import sha256_file
-    from anisora.measures.text_reader import weights_sha256
+    from anisora.measures import text_reader
 
     if weights:
         return sha256_file(weights)
-    return ASSETS["craft"].sha256 if detector == "craft" else weights_sha256()
+    return ASSETS["craft"].sha256 if detector == "craft" else text_reader.weights_sha256()
