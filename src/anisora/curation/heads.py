@@ -273,10 +273,16 @@ class _Model:
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
     temperature: float = 1.0
+    offsets: NDArray[np.float64] | float = 0.0
+
+    def evidence(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What features say, whatever the classes' shares among the labels are."""
+        z = np.nan_to_num(np.clip((x - self.mean) / self.spread, -_FARTHEST, _FARTHEST), nan=0.0)
+        return z @ self.weights.T + self.bias
 
     def logits(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        z = np.nan_to_num(np.clip((x - self.mean) / self.spread, -_FARTHEST, _FARTHEST), nan=0.0)
-        return (z @ self.weights.T + self.bias) / self.temperature
+        """The same, calibrated to the labels' shares."""
+        return self.evidence(x) / self.temperature + self.offsets
 
 
 def _fit(x: NDArray, y: NDArray, group: NDArray, seed: int) -> _Model:
@@ -286,11 +292,13 @@ def _fit(x: NDArray, y: NDArray, group: NDArray, seed: int) -> _Model:
     for strength in _STRENGTHS:
         logits = np.zeros((len(y), y.max() + 1))
         for train, test in splits:
-            logits[test] = _fit_once(x[train], y[train], strength, y.max() + 1).logits(x[test])
+            logits[test] = _fit_once(x[train], y[train], strength, y.max() + 1).evidence(x[test])
         held_out[strength] = logits
-    best = min(_STRENGTHS, key=lambda strength: _log_loss(held_out[strength], y))
+    calibrated = {strength: _calibration(logits, y) for strength, logits in held_out.items()}
+    best = min(_STRENGTHS, key=lambda s: _log_loss(held_out[s] / calibrated[s][0] + calibrated[s][1], y))
     model = _fit_once(x, y, best, y.max() + 1)
-    return _Model(**{**model.__dict__, "temperature": _temperature(held_out[best], y)})
+    temperature, offsets = calibrated[best]
+    return _Model(**{**model.__dict__, "temperature": temperature, "offsets": offsets})
 
 
 def _fit_once(x: NDArray, y: NDArray, strength: float, num_classes: int) -> _Model:
@@ -300,7 +308,8 @@ def _fit_once(x: NDArray, y: NDArray, strength: float, num_classes: int) -> _Mod
     spread = np.nanstd(np.where(np.isfinite(x).any(axis=0), x, 0.0), axis=0)
     spread[~(spread > 1e-9)] = 1.0
     z = np.nan_to_num(np.clip((x - mean) / spread, -_FARTHEST, _FARTHEST), nan=0.0)
-    fitted = LogisticRegression(C=strength, max_iter=2000).fit(z, y)
+    # Balanced: with folds by source the shares of the classes differ between folds, and must not pass for evidence.
+    fitted = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced").fit(z, y)
     weights, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -30.0)
     if len(fitted.classes_) == 2:  # scikit-learn keeps one row for two classes
         weights[fitted.classes_] = np.stack([np.zeros(x.shape[1]), fitted.coef_[0]])
@@ -326,25 +335,28 @@ def _splits(x: NDArray, y: NDArray, group: NDArray, seed: int) -> list[tuple[NDA
 
 def _cross_validate(x: NDArray, y: NDArray, group: NDArray, seed: int, num_classes: int) -> Evaluation:
     """Everything that training chooses is chosen again inside of each fold."""
-    logits = np.zeros((len(y), num_classes))
+    logits, evidence = (np.zeros((len(y), num_classes)) for _ in range(2))
     for train, test in _splits(x, y, group, seed):
         try:
             model = _fit(x[train], y[train], group[train], seed)
-        except BadInput:  # a class that two groups hold has one left here: fixed strength, no temperature
+        except BadInput:  # a class that two groups hold has one left here: fixed strength, not calibrated
             model = _fit_once(x[train], y[train], 0.1, num_classes)
-        logits[test] = model.logits(x[test])
-    return evaluate(_softmax(logits), y, len(set(group.tolist())))
+        logits[test], evidence[test] = model.logits(x[test]), model.evidence(x[test])
+    return evaluate(_softmax(logits), y, len(set(group.tolist())), ranked_by=_softmax(evidence))
 
 
-def evaluate(odds: NDArray[np.float64], y: NDArray[np.int64], groups: int = 0) -> Evaluation:
-    """The figures of stated probabilities [clips, classes] against true classes."""
+def evaluate(
+    odds: NDArray[np.float64], y: NDArray[np.int64], groups: int = 0, *, ranked_by: NDArray[np.float64] | None = None
+) -> Evaluation:
+    """The figures of stated probabilities [clips, classes] against true classes; `auc` is that of `ranked_by`."""
     from sklearn.metrics import confusion_matrix, roc_auc_score
 
     classes = odds.shape[1]
     said = odds.argmax(axis=1)
     confusion = confusion_matrix(y, said, labels=range(classes))
     found = [row[label] / row.sum() for label, row in enumerate(confusion) if row.sum()]
-    aucs = [roc_auc_score(y == label, odds[:, label]) for label in range(classes) if 0 < (y == label).sum() < len(y)]
+    ranks = odds if ranked_by is None else ranked_by
+    aucs = [roc_auc_score(y == label, ranks[:, label]) for label in range(classes) if 0 < (y == label).sum() < len(y)]
     return Evaluation(
         labels=len(y),
         groups=groups,
@@ -366,12 +378,20 @@ def _calibration_error(odds: NDArray[np.float64], y: NDArray[np.int64]) -> float
     return float(sum(gaps))
 
 
-def _temperature(logits: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """What the logits are divided by for the least log loss (Guo et al. 2017, section 4.2)."""
-    from scipy.optimize import minimize_scalar
+def _calibration(logits: NDArray[np.float64], y: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
+    """What held-out logits are divided by, and what is added to each class, for the least log loss.
 
-    found = minimize_scalar(lambda log_t: _log_loss(logits / np.exp(log_t), y), bounds=(-1.5, 2.5), method="bounded")
-    return float(np.exp(found.x))
+    Temperature scaling (Guo et al. 2017, section 4.2) with the shares of the classes put back; both are held near no
+    change by a prior worth one label.
+    """
+    from scipy.optimize import minimize
+
+    def loss(values: NDArray[np.float64]) -> float:
+        log_t, offsets = values[0], values[1:]
+        return _log_loss(logits / np.exp(log_t) + offsets, y) + (values**2).sum() / (2 * len(y))
+
+    found = minimize(loss, np.zeros(1 + logits.shape[1]), bounds=[(-1.5, 3.0)] + [(-6.0, 6.0)] * logits.shape[1]).x
+    return float(np.exp(found[0])), found[1:]
 
 
 def _log_loss(logits: NDArray[np.float64], y: NDArray[np.int64]) -> float:
@@ -389,7 +409,7 @@ def _as_head(
     """Classes without labels stay, at a probability of nearly 0."""
     rows = [classes.index(label) for label in seen]
     weights, bias = np.zeros((len(classes), len(names))), np.full(len(classes), -30.0)
-    weights[rows], bias[rows] = model.weights, model.bias
+    weights[rows], bias[rows] = model.weights, model.bias + np.asarray(model.offsets) * model.temperature
 
     def numbers(values: NDArray) -> tuple[float, ...]:
         return tuple(float(f"{value:.6g}") for value in values)

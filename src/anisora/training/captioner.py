@@ -37,7 +37,10 @@ from anisora.training.loop import LoopSettings, Task, load_averaged, train
 
 #: Linear layers of the language model, by name's end; with `vision` also those of the picture encoder and its merger.
 _LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-_VISION = r".*visual.*\.(qkv|proj|fc1|fc2|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2|mlp\.0|mlp\.2)"
+_VISION = (
+    r".*visual\.(blocks|merger|deepstack_merger_list).*"
+    r"\.(qkv|proj|fc1|fc2|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2|mlp\.0|mlp\.2)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,15 +118,15 @@ class EndpointCaptioner:
     def _answer(self, ask: Ask) -> Reply:
         """Asks until there is an answer, a final no, or no try left."""
         body = self._body(ask)
-        last = ("no_answer", "")
-        for number in range(self.settings.tries):
-            if number:
-                time.sleep(self._pause_s(number))
+        for number in range(1, self.settings.tries + 1):
             try:
                 return self._once(ask, body)
             except _Passing as problem:
-                last = (problem.reason, problem.detail)
-        return _reply(ask, reason=last[0], detail=last[1], is_transient=True)
+                last = problem
+            if number == self.settings.tries or last.retry_after_s > _LONGEST_PAUSE_S:
+                break
+            time.sleep(max(last.retry_after_s, self._pause_s(number)))
+        return _reply(ask, reason=last.reason, detail=last.detail, is_transient=True)
 
     def _pause_s(self, number: int) -> float:
         """Twice as long each time, spread a little so that many clips do not come back at once."""
@@ -148,7 +148,7 @@ class EndpointCaptioner:
             raise BadConfig(_FATAL_STATUS[status], got=f"{status} from {url}", expected=f"model {self.settings.model}",
                             hint=f"the key in {self.settings.api_key_env}" if status != 404 else "another --model")  # fmt: skip
         if status in _TRANSIENT_STATUS:
-            raise _Passing(f"http_{status}", response.text[:200])
+            raise _Passing(f"http_{status}", response.text[:200], _seconds(response.headers.get("Retry-After")))
         if status >= 400:  # this clip's question was not understood: too many pictures, too long, filtered
             return _reply(ask, reason=f"http_{status}", detail=response.text[:200])
         try:
@@ -182,11 +182,19 @@ class EndpointCaptioner:
 
 
 class _Passing(Failed):
-    """A failure that another try may not meet."""
+    """A failure that another try may not meet, at the earliest after `retry_after_s`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, retry_after_s: float = 0.0) -> None:
         super().__init__(reason, got=detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.retry_after_s = reason, detail, retry_after_s
+
+
+def _seconds(retry_after: str | None) -> float:
+    """The seconds of a Retry-After header; 0 for none, and for a date, which our own pauses will do for."""
+    try:
+        return max(0.0, float(retry_after or 0))
+    except ValueError:
+        return 0.0
 
 
 def _reply(ask: Ask, **fields: Any) -> Reply:
