@@ -37,9 +37,12 @@ def commands(program: str) -> list[tuple[str, list[str]]]:
 def test_documented_commands_parse(page: str, words: list[str]):
     typer = pytest.importorskip("typer")
     from anisora.serving.cli import app
+    from anisora.serving.cli.default import DEFAULT
 
     command = typer.main.get_command(app)
     while words and hasattr(command, "commands"):
+        if words[0] not in command.commands and DEFAULT in command.commands:
+            words = [DEFAULT, *words]
         assert words[0] in command.commands, f"{page}: no verb {words[0]}"
         command, words = command.commands[words[0]], words[1:]
     command.make_context(page, list(words))

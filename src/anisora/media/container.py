@@ -35,9 +35,9 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 def probe_container(path: Path, max_px: int) -> VideoInfo:
     """What a video file holds: its header, its first frame, and, where the header has no count, its packets counted."""
     with opened(path) as container:
-        stream = _video_stream(container, path)
+        stream = video_stream(container, path)
         check_area(path, stream.width, stream.height, max_px)
-        first = next(_decoded(container, stream, path, []), None)
+        first = next(decoded(container, stream, path, []), None)
         if first is None:
             raise BadVideo("no frame could be decoded", got=path, expected="a video")
         return _describe(path, container, stream, first)
@@ -54,7 +54,7 @@ def iter_container(
     from av.video.reformatter import VideoReformatter
 
     with opened(path) as container:
-        stream = _video_stream(container, path)
+        stream = video_stream(container, path)
         check_area(path, stream.width, stream.height, max_px)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
@@ -62,18 +62,18 @@ def iter_container(
         reformatter = VideoReformatter()
         first = previous = None
         num_frames = 0
-        for decoded in _decoded(container, stream, path, damage):
+        for picture in decoded(container, stream, path, damage):
             if damage and not keep_damaged:
                 break
-            rgb_HWC = _upright(_pixels(reformatter, decoded, background), decoded)
+            rgb_HWC = upright(pixels(reformatter, picture, background), display_matrix(picture))
             if first is None:
                 first = rgb_HWC
-                notes += _remarks(stream, decoded)
+                notes += remarks(stream, picture)
             check_same_size(f"{path}, frame {num_frames}", rgb_HWC, first)
-            previous = _timed(decoded, rgb_HWC, stream, previous)
+            previous = _timed(picture, rgb_HWC, stream, previous)
             yield previous
             num_frames += 1
-        if missing := _missing_bytes(path):
+        if missing := missing_bytes(path):
             damage.append(f"the file ends {missing} bytes early")
         _judge(path, damage, num_frames, stream.frames, keep_damaged, notes)
 
@@ -121,7 +121,7 @@ def _looks_like(path: Path) -> str | None:
     return "text" if is_text(path) else None
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def video_stream(container: Any, path: Path) -> Any:
     """The first stream with moving pictures; cover art of a song is none."""
     from av.stream import Disposition
 
@@ -132,7 +132,7 @@ def _video_stream(container: Any, path: Path) -> Any:
     raise BadVideo("the file holds no video", got=f"{path} ({' and '.join(kinds)} only)", expected="a video stream")
 
 
-def _decoded(container: Any, stream: Any, path: Path, damage: list[str]) -> Iterator[Any]:
+def decoded(container: Any, stream: Any, path: Path, damage: list[str]) -> Iterator[Any]:
     """PyAV frames; what could not be decoded is described in `damage` and decoding goes on behind it."""
     import av
 
@@ -168,14 +168,14 @@ def _decoder(stream: Any) -> Any:
     return lambda packet: packet.decode()
 
 
-def _pixels(reformatter: Any, frame: Any, background: tuple[int, int, int]) -> np.ndarray:
+def pixels(reformatter: Any, frame: Any, background: tuple[int, int, int]) -> np.ndarray:
     """uint8 [H, W, 3] of a frame as it is stored, with transparency over `background`."""
     has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
     pixels = to_rgb(reformatter, frame, with_alpha=has_alpha)
     return over(pixels, background) if has_alpha else pixels
 
 
-def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
+def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """(a, b, c, d) in {-1, 0, 1}: the pixel at x, y is shown at (a x + c y, b x + d y), moved into view."""
     for side in frame.side_data:
         if side.type.name == "DISPLAYMATRIX":
@@ -184,9 +184,9 @@ def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
     return 1, 0, 0, 1
 
 
-def _upright(picture_HWC: np.ndarray, frame: Any) -> np.ndarray:
-    """The picture turned and mirrored as the file asks; odd angles cannot be, and `_remarks` says so."""
-    a, b, c, d = _display_matrix(frame)
+def upright(picture_HWC: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """The picture turned and mirrored by a `display_matrix`; odd angles cannot be, and `remarks` says so."""
+    a, b, c, d = matrix
     if abs(a * d - b * c) != 1 or (a and b):
         return picture_HWC
     if b:
@@ -196,36 +196,40 @@ def _upright(picture_HWC: np.ndarray, frame: Any) -> np.ndarray:
     return np.ascontiguousarray(picture_HWC[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
-def _timed(decoded: Any, rgb_HWC: np.ndarray, stream: Any, previous: Frame | None) -> Frame:
+def _timed(picture: Any, rgb_HWC: np.ndarray, stream: Any, previous: Frame | None) -> Frame:
     """The frame with its time; raw streams carry none and are counted at their rate."""
-    time_base = decoded.time_base or stream.time_base
-    step = max(1, round(1 / (_rate(stream) * time_base)))
-    pts = decoded.pts
+    time_base = picture.time_base or stream.time_base
+    pts = picture.pts
     if pts is None:
         pts = 0 if previous is None else previous.pts + previous.duration
-    return Frame(rgb_HWC=rgb_HWC, pts=pts, duration=decoded.duration or step, time_base=time_base)
+    return Frame(rgb_HWC=rgb_HWC, pts=pts, duration=picture.duration or frame_step(stream), time_base=time_base)
+
+
+def frame_step(stream: Any) -> int:
+    """How long a frame lasts at the stream's mean rate, in its time base."""
+    return max(1, round(1 / (_rate(stream) * stream.time_base)))
 
 
 def _rate(stream: Any) -> Fraction:
     return stream.average_rate or stream.guessed_rate or Fraction(25)
 
 
-def _remarks(stream: Any, frame: Any) -> list[str]:
+def remarks(stream: Any, frame: Any) -> list[str]:
     """What a viewer would want to know of the clip."""
-    remarks = []
+    found = []
     if frame.interlaced_frame:
-        remarks.append("interlaced: both fields are kept as they are; deinterlace it first for clean motion")
+        found.append("interlaced: both fields are kept as they are; deinterlace it first for clean motion")
     if (aspect := stream.sample_aspect_ratio) and aspect != 1:
-        remarks.append(f"pixels are not square (aspect {aspect}): frames are as stored")
+        found.append(f"pixels are not square (aspect {aspect}): frames are as stored")
     if name := _HDR_TRANSFERS.get(frame.color_trc):
-        remarks.append(f"high dynamic range ({name}): not tone-mapped, colours look flat")
+        found.append(f"high dynamic range ({name}): not tone-mapped, colours look flat")
     if frame.rotation % 90:
-        remarks.append(f"turned by {frame.rotation} degrees, which is not a quarter turn: left as stored")
-    return remarks
+        found.append(f"turned by {frame.rotation} degrees, which is not a quarter turn: left as stored")
+    return found
 
 
 def _describe(path: Path, container: Any, stream: Any, first: Any) -> VideoInfo:
-    a, b, *_ = _display_matrix(first)
+    a, b, *_ = display_matrix(first)
     width, height = (first.height, first.width) if b and not a else (first.width, first.height)
     num_frames = stream.frames or count_packets(path)
     fps = _rate(stream)
@@ -253,10 +257,10 @@ def _describe(path: Path, container: Any, stream: Any, first: Any) -> VideoInfo:
 def count_packets(path: Path) -> int:
     """The number of frames by reading the file without decoding it."""
     with opened(path) as container:
-        return sum(packet.size > 0 for packet in container.demux(_video_stream(container, path)))
+        return sum(packet.size > 0 for packet in container.demux(video_stream(container, path)))
 
 
-def _missing_bytes(path: Path) -> int:
+def missing_bytes(path: Path) -> int:
     """How many bytes the file's own length fields announce beyond its end; 0 where the format does not say.
 
     MP4 (ISO/IEC 14496-12 4.2): top-level boxes. Matroska (RFC 9559): the segment's size. AVI: the RIFF chunk's.

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from anisora.errors import AnisoraError, BadRequest, OutOfMemory
-from anisora.serving.cli import demo, doctor, generate, models, train
+from anisora.serving.cli import curate, demo, doctor, generate, models, train
 from anisora.serving.cli.console import say
 
 #: exit code of a command that was stopped by Ctrl-C or asked to end
@@ -48,9 +48,10 @@ def _options(
 
 
 app.command("generate")(generate.generate)
-app.command("train")(train.train)
+app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 
 

@@ -1,24 +1,38 @@
-"""`anisora train CONFIG`: a thin door to the training run."""
+"""`anisora train`: the model by default; `captioner` and `heads` for what curates its data. Thin doors to `training`."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from anisora.serving.cli.console import print_json, say
+from anisora.serving.cli.console import print_json, say, show_table
+from anisora.serving.cli.default import DEFAULT, WithDefault
+
+app = typer.Typer(
+    cls=WithDefault,
+    help="Train or fine-tune: a model (anisora train CONFIG.yaml), the captioner, the heads of curation.",
+    epilog="Example: anisora train configs/bundled.yaml --max-minutes 30",
+    no_args_is_help=True,
+)
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train, on what, and how.")]
+_Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Fields to change, as data.clips=100.")
+]
+_MaxMinutes = Annotated[float, typer.Option(help="Stop and save after so long.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 
 
+@app.command(DEFAULT, hidden=True)
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train, on what, and how.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="Fields to change, as data.clips=100.")
-    ] = None,
+    config: _Config,
+    overrides: _Overrides = None,
     stage: Annotated[str | None, typer.Option(help="Run one stage alone.")] = None,
-    max_minutes: Annotated[float, typer.Option(help="Stop and save after so long.")] = math.inf,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the exported folder as JSON on stdout.")] = False,
+    max_minutes: _MaxMinutes = math.inf,
+    as_json: _Json = False,
 ) -> None:
     """Train or fine-tune a model; running the same command again resumes.
 
@@ -27,6 +41,85 @@ def train(
     from anisora.training.run import main
 
     exported = main(config, tuple(overrides or ()), stage=stage, max_minutes=max_minutes)
+    _told(exported, as_json)
+
+
+@app.command()
+def captioner(
+    config: _Config,
+    overrides: _Overrides = None,
+    max_minutes: _MaxMinutes = math.inf,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check pairs and model, and say what would train.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Fine-tune a vision-language model on pairs of clips and captions (or keep/drop verdicts); resumes.
+
+    Example: anisora train captioner configs/captioner.yaml pairs=pairs.jsonl model.folder=models/Qwen2.5-VL-7B-Instruct
+    """
+    from anisora.training import captioner as recipe
+
+    settings = recipe.load_config(config, tuple(overrides or ()))
+    if dry_run:
+        facts = recipe.dry_run(settings)
+        print_json(facts) if as_json else say(", ".join(f"{name} {value}" for name, value in facts.items()))
+        return
+    _told(recipe.main(settings, max_minutes=max_minutes), as_json)
+
+
+@app.command()
+def heads(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS.csv", help="As the review page exports it.")],
+    features: Annotated[Path, typer.Option(help="The stored features of the clips.", metavar="FILE.parquet")],
+    out: Annotated[Path, typer.Option(help="The folder of the heads.", metavar="DIR")],
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="A clips.parquet: clips of one source never stand on both sides of a test.", metavar="FILE"),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Train the heads that there are labels for, and say how good each is on clips it has not seen.
+
+    Example: anisora train heads labels.csv --features data/features.parquet --out heads
+    """
+    from anisora.curation.heads import read_features, read_labels, train_head
+
+    table, by_head = read_features(features), read_labels(labels)
+    sources = _sources(groups) if groups else None
+    results: dict[str, Any] = {}
+    for name, known in by_head.items():
+        head, evaluation = train_head(name, table, known, sources)
+        head.save(out)
+        results[name] = dataclasses.asdict(evaluation)
+    if as_json:
+        print_json(results)
+        return
+    columns = ("labels", "accuracy", "majority", "balanced_accuracy", "auc", "calibration_error")
+    rows = [
+        (name, *(f"{r[c]:.3f}" if isinstance(r[c], float) else r[c] for c in columns)) for name, r in results.items()
+    ]
+    show_table(("head", *columns), rows)
+    say(f"written to {out}")
+
+
+def _sources(path: Path) -> dict[str, str]:
+    """clip_id -> source_id of a clips.parquet."""
+    import pyarrow.parquet
+
+    from anisora.errors import BadInput
+    from anisora.files import existing_file
+
+    try:
+        table = pyarrow.parquet.read_table(
+            existing_file(path, BadInput, "the table of clips"), columns=["clip_id", "source_id"]
+        )
+    except (pyarrow.ArrowException, ValueError) as reason:
+        raise BadInput("not a table of clips", got=f"{path} ({reason})", expected="clip_id and source_id") from reason
+    return dict(zip(*(table.column(name).to_pylist() for name in ("clip_id", "source_id")), strict=True))
+
+
+def _told(exported: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"exported": str(exported) if exported else None})
     say(f"exported to {exported}" if exported else "saved; run the same command again to go on")

@@ -1,0 +1,205 @@
+"""The engine for clusters: one Ray Core actor a worker, nothing of Ray's own retrying.
+
+Ray places the processes and carries the messages. Failures are ours to judge: actors are never restarted and calls never
+repeated by Ray, whose own retries know nothing of units that kill every worker they meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anisora.curation.executors import MEMORY_BYTES, Outcome, Unit
+from anisora.curation.executors.worker import Note, one_thread, perform, read_note, watch_memory
+from anisora.errors import Failed, MissingExtra
+
+#: how long an actor may wait for a free core before the cluster counts as too small
+_START_S = 180.0
+
+
+class _Actor:
+    """What lives on the cluster: a note, a memory limit, and one unit at a time."""
+
+    def __init__(self, note_path: str, memory_bytes: int, name: str) -> None:
+        one_thread()
+        self._note, self._name = Note(note_path), name
+        watch_memory(self._note, memory_bytes)
+
+    def node(self) -> str:
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, unit: Unit) -> Outcome:
+        return perform(unit, self._note, self._name)
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    note: Path
+    name: str
+    unit: Unit | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+class RayExecutor:
+    """`workers` actors on the cluster at `address`, or on a Ray started here and ended by `close`.
+
+    See the contract in `anisora.curation.executors`. Every node needs the package and the folders of sources and
+    results under the same paths. Raises MissingExtra without ray, Failed when no actor can be placed.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        notes: str | os.PathLike[str],
+        memory_bytes: int = MEMORY_BYTES,
+        address: str | None = None,
+        units_per_worker: int = 200,
+    ) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise MissingExtra("the engine `ray` is not installed", hint="pip install 'anisora[ray]'") from None
+        self.capacity = workers
+        self._ray = ray
+        self._notes = Path(notes).absolute()
+        self._notes.mkdir(parents=True, exist_ok=True)
+        self._memory_bytes = memory_bytes
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            self._connect(address or os.environ.get("RAY_ADDRESS"), workers)
+        self._actor_class: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        self._busy: dict[Any, _Worker] = {}
+        self._idle: list[_Worker] = []
+
+    def _connect(self, address: str | None, workers: int) -> None:
+        """Joins the cluster at `address`, or starts one of this machine alone."""
+        # Nodes that share this checkout find the package as the driver does; elsewhere the entry is simply not there.
+        paths = os.pathsep.join(entry for entry in sys.path if entry)
+        options: dict[str, Any] = {
+            "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+            "log_to_driver": False,
+            "logging_level": "error",
+        }
+        if address is None:
+            options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+        try:
+            self._ray.init(address=address, **options)
+        except (ConnectionError, RuntimeError, ValueError) as reason:
+            raise Failed("no Ray cluster there", got=f"{address}: {reason}", hint="ray start --head") from reason
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._busy)
+
+    def submit(self, unit: Unit) -> None:
+        if self.in_flight >= self.capacity:
+            raise RuntimeError("no room: wait() first")
+        worker = self._idle.pop() if self._idle else self._start()
+        worker.unit, worker.since = unit, time.monotonic()
+        self._busy[worker.actor.run.remote(unit)] = worker
+
+    def wait(self) -> Outcome:
+        if not self._busy:
+            raise RuntimeError("nothing is in flight")
+        while True:
+            patience_s = max(0.0, min(_left_s(worker) for worker in self._busy.values()))
+            ended, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=min(patience_s, 3600.0))
+            if ended:
+                return self._heard(ended[0])
+            for reference, worker in self._busy.items():
+                if _left_s(worker) <= 0:
+                    return self._stopped(reference)
+
+    def close(self) -> None:
+        for worker in [*self._busy.values(), *self._idle]:
+            self._end(worker)
+        self._busy, self._idle = {}, []
+        if self._owns_ray:
+            self._ray.shutdown()
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def process_ids(self) -> list[int]:
+        """The processes of the idle workers; an actor that works does not answer."""
+        return [self._ray.get(worker.actor.process_id.remote()) for worker in self._idle]
+
+    def _start(self) -> _Worker:
+        name = f"ray-{os.getpid()}-{secrets.token_hex(3)}"
+        note = self._notes / name
+        actor = self._actor_class.remote(str(note), self._memory_bytes, name)
+        try:
+            self._ray.get(actor.node.remote(), timeout=_START_S)
+        except self._ray.exceptions.RayError as reason:
+            raise Failed(
+                "no worker could be placed on the cluster",
+                got=str(reason).strip().splitlines()[0],
+                expected=f"a free core for each of {self.capacity} workers",
+                hint="fewer --workers",
+            ) from reason
+        return _Worker(actor=actor, note=note, name=name)
+
+    def _heard(self, reference: Any) -> Outcome:
+        worker = self._busy.pop(reference)
+        unit, worker.unit = worker.unit, None
+        assert unit is not None
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as reason:
+            part, was_memory = read_note(worker.note)
+            self._end(worker)
+            lost = "node" in str(reason).lower() and "terminated" in str(reason).lower()
+            return Outcome(
+                unit=unit,
+                state="died",
+                reason="memory" if was_memory else "node_lost" if lost else "crashed",
+                message=" ".join(str(reason).split())[:300],
+                part=part,
+                worker=worker.name,
+                seconds=time.monotonic() - worker.since,
+            )
+        self._idle.append(worker)
+        return outcome
+
+    def _stopped(self, reference: Any) -> Outcome:
+        worker = self._busy.pop(reference)
+        part, _ = read_note(worker.note)
+        unit = worker.unit
+        assert unit is not None
+        self._end(worker)
+        return Outcome(
+            unit=unit,
+            state="timed_out",
+            reason="timed_out",
+            message=f"over {unit.deadline_s:g} s",
+            part=part,
+            worker=worker.name,
+            seconds=time.monotonic() - worker.since,
+        )
+
+    def _end(self, worker: _Worker) -> None:
+        with contextlib.suppress(Exception):
+            self._ray.kill(worker.actor, no_restart=True)
+        with contextlib.suppress(OSError):
+            worker.note.unlink()
+
+
+def _left_s(worker: _Worker) -> float:
+    assert worker.unit is not None
+    return worker.since + worker.unit.deadline_s - time.monotonic()

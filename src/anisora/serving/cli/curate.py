@@ -1,0 +1,223 @@
+"""`anisora curate`: raw videos in, a training set out, and what can be done with it afterwards without decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anisora.errors import BadRequest, Failed
+from anisora.serving.cli.console import print_json, progress_bars, say, show_table
+from anisora.serving.cli.default import DEFAULT, WithDefault
+from anisora.settings import load, plain, read
+
+app = typer.Typer(
+    cls=WithDefault,
+    help="Raw videos in, a training set out: anisora curate SOURCE... --out DIR.",
+    epilog="Example: anisora curate videos/ --out data",
+    no_args_is_help=True,
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+_Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a run.")]
+
+
+@app.command(DEFAULT, hidden=True)
+def run(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Videos and folders of them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the set is made; the same folder resumes.")],
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings, YAML or JSON.")] = None,
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="Where the work runs.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Default: the cores there are.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster; default: one here.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="Change one setting; repeatable.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Turn raw videos into scored, captioned, deduplicated clips and training shards.
+
+    Resumable: run it again after an interruption, with more sources, or with other settings; what is there is not made
+    again.
+
+    Example: anisora curate videos/ --out data --workers 4
+    """
+    from anisora.curation.config import CurateConfig
+    from anisora.curation.pipeline import curate
+    from anisora.settings import override
+
+    data = override(load(config) if config else {}, set_ or [])
+    settings = read(CurateConfig, data, where=config.name if config else "")
+    with progress_bars(quiet=as_json) as progress:
+        result = curate(
+            sources, out, settings, engine=engine, workers=workers, address=address, progress=progress, say=say
+        )
+    _tell(result, as_json)
+    if not result.kept:
+        raise Failed("no clip was kept", got=result.nearest_miss, hint="anisora curate select with wider bounds")
+
+
+def _tell(result: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(plain(result))
+        return
+    rows = [("clips found", "", result.clips)]
+    left = result.clips
+    for rule, dropped in result.funnel:
+        if dropped:
+            left -= dropped
+            rows.append((rule, f"-{dropped}", left))
+    show_table(("step", "dropped", "left"), rows)
+    say(f"kept {result.kept} of {result.clips} clips ({result.kept_s / 3600:.2f} h) from {result.sources} sources")
+    if result.unmeasured:
+        say(f"{result.unmeasured} clips only lack a measurement: run `anisora curate` again to make it")
+    for reason, count in sorted(result.faults.items()):
+        say(f"  {count} could not be used: {reason}")
+    if result.passed_over:
+        say(f"  {result.passed_over} other files were passed over")
+    say(f"manifest {result.manifest_hash[:16]}, report {Path(result.out) / 'report.html'}")
+
+
+@app.command()
+def select(
+    out: _Dir,
+    bounds: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="MEASURE=LEAST:MOST", help="Bounds of one measure; either side may be empty."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=WORD", help="Drop clips with this word; NAME= drops no word.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings whose `select` is used.")] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Write a mixture for a training stage.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the funnel, write nothing.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Decide again with other thresholds: no video is opened.
+
+    Example: anisora curate select data --keep flow=0.2: --keep text_cover=:0.01
+    """
+    from anisora.curation import reselect
+    from anisora.curation.config import CurateConfig
+
+    given = read(CurateConfig, load(config), where=config.name).select if config else None
+    result = reselect.reselect(
+        out,
+        given,
+        between=dict(map(_bounds, bounds or [])),
+        without=_words(without or []),
+        stages=preset or [],
+        dry_run=dry_run,
+    )
+    _tell(result, as_json)
+
+
+def _bounds(text: str) -> tuple[str, tuple[float | None, float | None]]:
+    name, equals, sides = text.partition("=")
+    least, colon, most = sides.partition(":")
+    try:
+        if equals and colon:
+            return name, (float(least) if least else None, float(most) if most else None)
+    except ValueError:
+        pass
+    raise BadRequest(
+        "unreadable bounds", got=repr(text), expected="MEASURE=LEAST:MOST", hint="flow=0.2: or text_cover=:0.01"
+    )
+
+
+def _words(texts: list[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, equals, word = text.partition("=")
+        if not equals:
+            raise BadRequest("unreadable rule", got=repr(text), expected="NAME=WORD", hint="camera=still")
+        found[name] = (*found.get(name, ()), *([word] if word else []))
+    return found
+
+
+@app.command()
+def report(out: _Dir, as_json: _Json = False) -> None:
+    """Write the report page again: funnel, histograms, what-if thresholds, examples at the cut line, cost.
+
+    Example: anisora curate report data
+    """
+    from anisora.curation.reselect import rewrite_report
+
+    path = rewrite_report(out)
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        say(f"wrote {path}")
+
+
+@app.command()
+def verify(
+    out: _Dir,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged and make shards again.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Read every clip and shard and compare with what was written down.
+
+    Example: anisora curate verify data --repair
+    """
+    from anisora.curation.upkeep import verify as check
+
+    result = check(out, repair=repair)
+    if as_json:
+        print_json(plain(result))
+    else:
+        say(f"{result.clips} clips and {result.shards} shards read")
+        for name, problem in {**result.bad_clips, **result.bad_shards}.items():
+            say(f"  {name}: {problem}")
+        if result.repaired:
+            say("repaired; run `anisora curate` again to make the lost clips")
+    if not result.is_whole and not repair:
+        raise Failed(
+            "the set is damaged", got=f"{len(result.bad_clips)} clips, {len(result.bad_shards)} shards", hint="--repair"
+        )
+
+
+@app.command()
+def retry(
+    out: _Dir,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed with an error.")] = False,
+    quarantined: Annotated[bool, typer.Option("--quarantined", help="Only what crashed or hung.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Let what went wrong be tried again by the next run (both kinds, unless one is named).
+
+    Example: anisora curate retry data --failed
+    """
+    from anisora.curation.upkeep import retry as forget
+
+    both = failed == quarantined
+    count = forget(out, failed=failed or both, quarantined=quarantined or both)
+    if as_json:
+        print_json({"forgotten": count})
+    else:
+        say(f"{count} results forgotten; run `anisora curate` again")
+
+
+@app.command()
+def purge(
+    out: _Dir,
+    source: Annotated[list[str] | None, typer.Option(metavar="ID_OR_PATH", help="A source; patterns too.")] = None,
+    licence: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="All sources of a licence.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Take sources out for good: clips, signals, results and shards.
+
+    Example: anisora curate purge data --source "*/episode_07.mkv"
+    """
+    from anisora.curation.upkeep import purge as take_out
+
+    result = take_out(out, sources=source or [], licences=licence or [])
+    if as_json:
+        print_json(result)
+    else:
+        say(f"{result['sources']} sources, {result['clips']} clips and {result['files']} files are gone")

@@ -1,0 +1,45 @@
+"""`anisora train` and its subcommands: which one is meant, what they print, how they fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anisora.curation.heads import HEADS, load_head, write_features
+from anisora.serving.cli import run
+
+
+def labelled(folder: Path) -> tuple[Path, Path]:
+    """A table of features and labels that one of them explains."""
+    rng = np.random.default_rng(0)
+    features = {f"clip-{n}": {"speed": n % 2 + 0.1 * rng.normal(), "noise": rng.normal()} for n in range(40)}
+    lines = [f"clip-{n},talking,{HEADS['talking'][n % 2]},mei" for n in range(40)]
+    (folder / "labels.csv").write_text("\n".join(["clip_id,head,label,rater", *lines]))
+    return folder / "labels.csv", write_features(folder / "features.parquet", features)
+
+
+def test_heads_are_trained_from_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    labels, features = labelled(tmp_path)
+    words = ["train", "heads", str(labels), "--features", str(features), "--out", str(tmp_path / "heads"), "--json"]
+    assert run(words) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["talking"]["accuracy"] > 0.9
+    head = load_head(tmp_path / "heads" / "talking.json")
+    assert head.probabilities({"speed": 1.0, "noise": 0.0})[1] > 0.8
+
+
+def test_labels_that_do_not_do_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    labels, features = labelled(tmp_path)
+    labels.write_text("clip_id,head,label\nclip-1,talking,yes\n")
+    assert run(["train", "heads", str(labels), "--features", str(features), "--out", str(tmp_path / "heads")]) == 2
+    assert "too few labels for talking" in capsys.readouterr().err
+    assert not (tmp_path / "heads").exists()
+
+
+@pytest.mark.parametrize("words", [["gone.yaml"], ["--stage", "codec", "gone.yaml"], ["captioner", "gone.yaml"]])
+def test_what_is_no_subcommand_is_a_config(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run(["train", *words]) == 2
+    assert "gone.yaml" in capsys.readouterr().err
