@@ -47,7 +47,7 @@ def main() -> None:
 
 def row(seed: int, index: int, num_frames: int, folder: Path) -> dict[str, Any]:
     """One clip: what it is, and what was measured."""
-    plan = plan_clip(seed, index, "train")
+    plan = plan_clip(seed, index, "seen")
     move, drawing = CAMERAS[index % 6], list(RATES)[index // 6 % 3]
     view = plan.view._replace(camera=move, amount=plan.view.amount * (1 + index % 4 / 2))
     clip = render_plan(replace(plan, drawing=drawing, view=view), num_frames, Fraction(FPS), (480, 270))
