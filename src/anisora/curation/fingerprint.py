@@ -92,7 +92,6 @@ def _hashes(clip: ClipView) -> tuple[NDArray[np.int64], Hashes, Hashes]:
 
 def hash_frames(frames_THWC: NDArray[np.uint8], first: int = 0) -> tuple[NDArray[np.int64], Hashes, Hashes]:
     """(frame numbers, hashes, hashes of the mirror images) of pictures in memory, as the scan makes them."""
-    import cv2
 
     from anisora.curation.observers.phash import Phash
 
@@ -105,7 +104,6 @@ def hash_frames(frames_THWC: NDArray[np.uint8], first: int = 0) -> tuple[NDArray
 
 def _small(clip: ClipView, count: int) -> dict[int, NDArray[np.uint8]]:
     """Frame number -> small grey picture of frames spread over the span."""
-    import cv2
 
     signal = clip.signals.get("thumbnails")
     if signal is not None and len(signal["index"]):
