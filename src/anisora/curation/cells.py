@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class CellStore:
             return None
         table = pa.Table.from_pylist(list(rows), schema=SPAN if kind == "spans" else CELL)
         path = self.folder / kind / f"{unit_key[:32]}.parquet"
-        return write_atomic(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+        return write_atomic(path, partial(_write_table, table))
 
     def files(self, kind: str) -> list[Path]:
         folder = self.folder / kind
@@ -151,9 +152,7 @@ class CellStore:
             return False
         table = self.read(kind)
         name = "all-" + content_hash([path.name for path in files])[:24]
-        write_atomic(
-            self.folder / kind / f"{name}.parquet", lambda partial: pq.write_table(table, partial, compression="zstd")
-        )
+        write_atomic(self.folder / kind / f"{name}.parquet", partial(_write_table, table))
         for path in files:
             path.unlink()
         return True
@@ -168,11 +167,14 @@ class CellStore:
                 continue
             removed += table.num_rows - kept.num_rows
             if kept.num_rows:
-                rest = kept
-                write_atomic(path, lambda partial, rest=rest: pq.write_table(rest, partial, compression="zstd"))
+                write_atomic(path, partial(_write_table, kept))
             else:
                 path.unlink()
         return removed
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
 
 
 def columns_of(cells: pa.Table, wanted: Iterable[Wanted], crops: pa.Table | None = None) -> dict[str, pa.Table]:

@@ -51,6 +51,8 @@ class Ledger:
             self._db.execute("UPDATE units SET state = 'todo', attempts = max(0, attempts - 1) WHERE state = 'running'")
         except sqlite3.DatabaseError as reason:
             self._db.close()
+            if _is_no_room(reason):
+                raise write_failed(self.path, OSError(28, "No space left on device")) from reason
             raise Failed(
                 "the ledger cannot be read",
                 got=f"{self.path} ({reason})",
@@ -71,7 +73,7 @@ class Ledger:
         try:
             yield self._db
         except sqlite3.OperationalError as reason:
-            if "full" not in str(reason):
+            if not _is_no_room(reason):
                 raise
             raise write_failed(self.path, OSError(28, "No space left on device")) from reason
 
@@ -157,6 +159,11 @@ class Ledger:
         """Keeps a file's content hash beside the size and time it had when it was read."""
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (os.fsencode(path), size, mtime_ns, sha256))
+
+
+def _is_no_room(reason: Exception) -> bool:
+    """Whether SQLite could not write for want of space, or because a file may grow no further."""
+    return "database or disk is full" in str(reason) or "disk I/O error" in str(reason)
 
 
 def hash_file(path: Path) -> tuple[int, int, str]:

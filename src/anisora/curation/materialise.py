@@ -159,7 +159,7 @@ class _Shape:
         if b and not a:
             width, height = height, width
         self._source_px = width, height
-        _, _, self.width_px, self.height_px = crop_xywh_px or (0, 0, width, height)
+        self.width_px, self.height_px = crop_xywh_px[2:] if crop_xywh_px else (width, height)
         self._check_inside()
 
     def _check_inside(self) -> None:

@@ -27,8 +27,8 @@ from anisora.store import Figure, Section, Table, report_page
 #: how many clips on each side of a threshold are shown
 _EXAMPLES = 4
 _BINS = 40
-#: rows beyond which the examples are looked for among a sample
-_SAMPLE = 200_000
+#: rows beyond which all but the funnel is drawn from a sample
+_SAMPLE = 100_000
 
 _WORDS = {
     "text_cover": "share of the picture under text",
@@ -43,18 +43,21 @@ _WORDS = {
 def write_report(out: Path, selection: Selection, config: CurateConfig) -> Path:
     """Writes `report.html` and returns its path."""
     table, rules = selection.table, config.select
+    sample = table.slice(0, _SAMPLE)  # ids are hashes: the first ones are any ones
     sections = [
         _funnel(selection),
-        _histograms(table, rules.between),
-        _what_if(table, config),
-        *_cut_lines(out, table, rules.between),
-        _classes(table),
+        _histograms(sample, rules.between),
+        _what_if(sample, config),
+        *_cut_lines(out, sample, rules.between),
+        _classes(sample),
         _faults(table),
         _sources(table),
         _cost(out),
     ]
     kept_s = float(pc.sum(pc.if_else(pc.equal(table["verdict"], KEEP), table["duration_s"], 0.0)).as_py() or 0)
     lead = f"{selection.num_kept} of {table.num_rows} clips kept, {kept_s / 3600:.2f} hours."
+    if table.num_rows > _SAMPLE:
+        lead += f" Below the funnel, {_SAMPLE} of them stand for all."
     if selection.nearest_miss:
         lead += f" Nearest miss: {selection.nearest_miss}."
     page = report_page("Curation", [section for section in sections if section is not None], lead=lead)
@@ -162,8 +165,6 @@ def _passing(values: np.ndarray, bounds: tuple[float | None, float | None]) -> i
 
 def _cut_lines(out: Path, table: pa.Table, between: Mapping[str, Bounds]) -> Iterator[Section]:
     """The clips nearest to each threshold, on both sides of it."""
-    if table.num_rows > _SAMPLE:
-        table = table.slice(0, _SAMPLE)
     pictures = _Thumbnails(out)
     for name, bounds in between.items():
         if name not in _numbers(table):

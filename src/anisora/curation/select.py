@@ -7,7 +7,7 @@ first that a clip breaks is its reason; the funnel counts how many each one took
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,18 +69,34 @@ class Selection:
     nearest_miss: str | None = None
 
 
-@dataclass
 class _Verdicts:
-    """The first reason of each clip so far."""
+    """The first reason of each clip so far, as a number into `words`; 0 is none."""
 
-    reason: np.ndarray
-    funnel: list[tuple[str, int]] = field(default_factory=list)
+    def __init__(self, count: int) -> None:
+        self.code = np.zeros(count, np.int32)
+        self.words = [""]
+        self.funnel: list[tuple[str, int]] = []
 
-    def drop(self, rule: str, broken: np.ndarray, reason: str | np.ndarray | None = None) -> None:
-        """Gives the clips that break a rule its reason, unless they have one."""
-        fresh = broken & (self.reason == "")
-        self.reason[fresh] = reason[fresh] if isinstance(reason, np.ndarray) else (reason or rule)
-        self.funnel.append((rule, int(fresh.sum())))
+    def drop(self, rule: str, broken: np.ndarray) -> None:
+        """Gives the clips that break a rule its name as reason, unless they have one."""
+        self._mark(broken, len(self.words))
+        self.words.append(rule)
+        self.funnel.append((rule, int(np.count_nonzero(self.code == len(self.words) - 1))))
+
+    def drop_faulty(self, faults: pa.ChunkedArray) -> None:
+        """Gives the clips with a fault that fault as reason."""
+        encoded = faults.combine_chunks().dictionary_encode()
+        number = np.asarray(encoded.indices.fill_null(-1))
+        self._mark(number >= 0, number + len(self.words))
+        self.words += encoded.dictionary.to_pylist()
+        self.funnel.append(("fault", int(np.count_nonzero(self.code))))
+
+    def _mark(self, broken: np.ndarray, code: int | np.ndarray) -> None:
+        self.code = np.where(broken & (self.code == 0), code, self.code).astype(np.int32)
+
+    @property
+    def kept(self) -> np.ndarray:
+        return self.code == 0
 
 
 def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
@@ -90,31 +106,31 @@ def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
     is how the pipeline finds the clips that are worth the next measure.
     """
     _check_names(table, rules)
-    verdicts = _Verdicts(np.full(table.num_rows, "", dtype=object))
-    fault = words_of(table, "fault")
-    verdicts.drop("fault", fault != "", fault)
+    verdicts = _Verdicts(table.num_rows)
+    verdicts.drop_faulty(table["fault"])
     for name, bounds in rules.between.items():
         if bounds == (None, None):
             continue
         for rule, broken in _outside(table, name, bounds).items():
-            waits = words_of(table, f"{name}_reason") == NOT_MEASURED if so_far and rule == f"no_{name}" else False
-            verdicts.drop(rule, broken & ~np.asarray(waits))
+            if so_far and rule == f"no_{name}":
+                broken = broken & ~is_word(table, f"{name}_reason", NOT_MEASURED)
+            verdicts.drop(rule, broken)
     for name, words in rules.without.items():
-        found = words_of(table, name)
         for word in words:
-            verdicts.drop(f"{name}={word}", found == word)
+            verdicts.drop(f"{name}={word}", is_word(table, name, word))
     if rules.opening_ending:
-        verdicts.drop("opening_ending", words_of(table, "repeat_kind") == "opening_ending")
-    verdicts.drop("benchmark_leak", words_of(table, "repeat_kind") == "leak")
+        verdicts.drop("opening_ending", is_word(table, "repeat_kind", "opening_ending"))
+    verdicts.drop("benchmark_leak", is_word(table, "repeat_kind", "leak"))
     if rules.repeats:
-        verdicts.drop("repeat", _repeats(table, verdicts.reason == ""))
+        verdicts.drop("repeat", _repeats(table, verdicts.kept))
     return _finished(table, rules, verdicts)
 
 
 def _finished(table: pa.Table, rules: Rules, verdicts: _Verdicts) -> Selection:
-    kept = verdicts.reason == ""
-    reasons = pa.array(verdicts.reason, pa.string(), mask=kept)
-    words = pa.array(np.where(kept, KEEP, DROP), pa.string())
+    kept = verdicts.kept
+    indices = pa.array(verdicts.code, pa.int32(), mask=kept)
+    reasons = pa.DictionaryArray.from_arrays(indices, pa.array(verdicts.words, pa.string())).cast(pa.string())
+    words = pc.if_else(pa.array(kept), KEEP, DROP)
     decided = table.set_column(table.column_names.index("verdict"), "verdict", words)
     decided = decided.set_column(decided.column_names.index("reason"), "reason", reasons)
     num_kept = int(kept.sum())
@@ -150,14 +166,22 @@ def _outside(table: pa.Table, name: str, bounds: Bounds) -> dict[str, np.ndarray
     return broken
 
 
+def is_word(table: pa.Table, name: str, word: str) -> np.ndarray:
+    """[n] whether a column of words, or the tag of that name, says `word`."""
+    return np.asarray(pc.fill_null(pc.equal(_column_of_words(table, name), word), False))
+
+
+def _column_of_words(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        return pc.map_lookup(table["tags"], name, "first")
+    if pa.types.is_floating(table.schema.field(name).type):
+        raise BadConfig("a rule of words about a number", got=name, hint=f"between: {{{name}: [least, most]}}")
+    return table[name]
+
+
 def words_of(table: pa.Table, name: str) -> np.ndarray:
     """[n] a column of words, or the tag of that name, as objects; nothing is ''."""
-    if name in table.column_names:
-        column = table[name]
-        if pa.types.is_floating(column.type):
-            raise BadConfig("a rule of words about a number", got=name, hint=f"between: {{{name}: [least, most]}}")
-    else:
-        column = pc.map_lookup(table["tags"], name, "first")
+    column = _column_of_words(table, name)
     encoded = column.combine_chunks().dictionary_encode()
     words = np.array([*(word or "" for word in encoded.dictionary.to_pylist()), ""], dtype=object)
     return words[np.asarray(encoded.indices.fill_null(len(words) - 1))]

@@ -175,7 +175,9 @@ def manifest_hash(table: pa.Table) -> str:
     """
     if not table.num_rows:
         return hashlib.sha256().hexdigest()
-    table = table.take(pc.sort_indices(table["clip_id"]))
+    ids = table["clip_id"].combine_chunks()
+    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
+        table = table.take(pc.sort_indices(ids))
     whole = [
         "start_pts", "end_pts", "time_base_num", "time_base_den", "start_frame", "end_frame",
         "crop_x_px", "crop_y_px", "crop_w_px", "crop_h_px",
@@ -183,10 +185,7 @@ def manifest_hash(table: pa.Table) -> str:
     columns = [_as_text(table["clip_id"]), *(_as_text(table[name]) for name in whole)]
     columns += [_as_text(table[name]) for name in ("verdict", "reason")]
     for name in sorted(measures_of(table)):
-        columns += [
-            pa.array([f"{name}="] * 1).take(pa.array(np.zeros(table.num_rows, np.int64))),
-            _as_text(table[name]),
-        ]
+        columns += [pa.scalar(f"{name}="), _as_text(table[name])]
     lines = pc.binary_join_element_wise(*columns, pa.scalar("", _TEXT), "|")
     digest = hashlib.sha256()
     for chunk in lines.chunks if isinstance(lines, pa.ChunkedArray) else [lines]:

@@ -1,0 +1,361 @@
+"""What curation costs: selection, raw videos to kept clips, and the engine, each against what people use today.
+
+    python benchmarks/curation_pipeline.py select --clips 1000000 --json
+    python benchmarks/curation_pipeline.py kept VIDEO... --share 0.25 --rounds 3 --json
+    python benchmarks/curation_pipeline.py engine --rounds 3 --json
+
+select  a table of that many clips is decided again with other thresholds, read and written back; the manifest hash is
+        made too. No video exists, so none can be decoded
+kept    raw videos to encoded clips, a share of which is kept. Ours: the scan with every cheap column, shots, selection
+        by flow, and one encode of each survivor. Theirs: `scenedetect split-video` with its defaults (every clip is
+        encoded), then one pass over every clip for each score, with the same classical code behind each (OpenCV reads
+        the clip, one score a pass)
+engine  start and memory of the default engine against Ray Data, for the same toy: a sleep and a small row a unit
+
+CPU seconds of the process and its children, A and B in turn, one thread each; raw times are in the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main() -> None:
+    options = parse()
+    result = {"benchmark": "curation_pipeline/1", **WHAT[options.what](options)}
+    print(json.dumps(result, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=list(WHAT))
+    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO")
+    parser.add_argument("--clips", type=int, default=1_000_000, help="rows of the table (select)")
+    parser.add_argument("--share", type=float, default=0.25, help="of the clips that are kept (kept)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternations")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser.parse_args()
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """CPU and wall seconds of the block, children included."""
+    figures: dict[str, float] = {}
+    wall, cpu = time.perf_counter(), _cpu_s()
+    yield figures
+    figures["wall_s"], figures["cpu_s"] = time.perf_counter() - wall, _cpu_s() - cpu
+
+
+def _cpu_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+# -------------------------------------------------------------------------------------------------------------- select
+
+
+def select_figures(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to decide a large table again."""
+    from anisora.curation import table as clips
+    from anisora.curation.pipeline import CLIPS
+    from anisora.curation.reselect import reselect
+
+    with tempfile.TemporaryDirectory() as folder:
+        clips.write(random_table(options.clips), Path(folder) / CLIPS)
+        size = (Path(folder) / CLIPS).stat().st_size
+        rounds = []
+        for number in range(options.rounds):
+            with measured() as figures:
+                result = reselect(folder, between={"flow": (0.5 + number / 10, None), "text_cover": (None, 0.02)})
+            rounds.append({**figures, "kept": result.kept, "manifest_hash": result.manifest_hash[:16]})
+    return {"clips": options.clips, "table_bytes": size, "cpu_s": _median(rounds, "cpu_s"), "rounds": rounds}
+
+
+def random_table(count: int) -> Any:
+    """A table as a run leaves it, of random clips."""
+    import pyarrow as pa
+
+    from anisora.curation import table as clips
+
+    rng = np.random.default_rng(0)
+    kind = clips.schema()
+    plain: dict[str, Any] = {
+        "clip_id": [f"{n:08x}-{n * 2654435761 % 2**32:08x}-0000-000000000000" for n in range(count)],
+        "source_id": [f"{n // 300:016x}" for n in range(count)],
+        "source_path": [f"/videos/series {n // 7200}/episode {n // 300 % 24}.mkv" for n in range(count)],
+        "source_sha256": [f"{n // 300:064x}" for n in range(count)],
+        "caption": [f"Animation in colours, number {n}, with a static camera and some motion." for n in range(count)],
+        "verdict": ["drop"] * count,
+        "tags": [[("camera.pan", "0.5"), ("caption_kind", "measured")]] * count,
+        "camera": rng.choice(["static", "pan", "zoom", "shake", "still"], count),
+        "talking": rng.choice(["yes", "no"], count),
+        "motion_grade": rng.choice(["still", "small", "medium", "large"], count),
+        "dimension": rng.choice(["2d", "3d"], count),
+        "flow": rng.gamma(2, 1, count),
+        "text_cover": rng.gamma(0.3, 0.01, count),
+        "quality": rng.uniform(0, 1, count),
+        "aesthetic": rng.uniform(0, 10, count),
+        "quality_filter": rng.uniform(0, 1, count),
+        "duration_s": rng.uniform(0.5, 9, count),
+        "drawing_fps": rng.choice([6.0, 8.0, 12.0, 24.0], count),
+        "repeat_group": [f"group {n % 97}" if n % 40 == 0 else None for n in range(count)],
+    }
+    whole = {"crop_w_px": 1280, "crop_h_px": 720, "width_px": 1280, "height_px": 720, "fps_num": 24, "fps_den": 1}
+    columns = []
+    for field in kind:
+        if field.name in plain:
+            values = plain[field.name]
+            columns.append(
+                pa.array(values, field.type) if isinstance(values, list) else pa.array(values).cast(field.type)
+            )
+        elif pa.types.is_integer(field.type):
+            columns.append(pa.array(np.full(count, whole.get(field.name, 1)), field.type))
+        elif field.name.endswith("_backend"):
+            columns.append(pa.array(["bundled"] * count, field.type))
+        else:
+            columns.append(pa.nulls(count, field.type))
+    return pa.table(columns, schema=kind)
+
+
+# ---------------------------------------------------------------------------------------------------------------- kept
+
+
+def kept_figures(options: argparse.Namespace) -> dict[str, Any]:
+    """Raw videos to kept clips: ours and the usual chain, in turn."""
+    if not options.videos:
+        raise SystemExit("kept needs videos")
+    rounds: list[dict[str, Any]] = []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            with measured() as ours:
+                ours_kept = _ours(options.videos, Path(folder) / "ours", options.share)
+            with measured() as theirs:
+                theirs_kept, passes = _theirs(options.videos, Path(folder) / "theirs", options.share)
+        rounds.append({"ours": ours, "theirs": theirs, "kept": [ours_kept, theirs_kept], "passes": passes})
+    ratios = [r["theirs"]["cpu_s"] / r["ours"]["cpu_s"] for r in rounds]
+    return {"share": options.share, "ratio": statistics.median(ratios), "ratios": ratios, "rounds": rounds}
+
+
+def _ours(videos: list[Path], out: Path, share: float) -> int:
+    """Scan, shots, cheap measures, the best share by flow, and one encode of each."""
+    from anisora.curation.config import CaptionChoice, CurateConfig
+    from anisora.curation.pipeline import curate
+    from anisora.curation.select import Rules
+    from anisora.curation.table import read
+
+    base = {
+        "text": "none",
+        "heads": "none",
+        "aesthetic": None,
+        "caption": CaptionChoice(backend="none"),
+        "longest_s": 1e6,
+    }
+    nothing = Rules(between={"flow": (1e9, None)}, without={}, repeats=False, opening_ending=False)
+    curate(videos, out, CurateConfig(select=nothing, **base), workers=1)  # type: ignore[arg-type]
+    flows = sorted(
+        (value for value in read(out / "clips.parquet")["flow"].to_pylist() if value is not None), reverse=True
+    )
+    least = flows[max(0, round(share * len(flows)) - 1)]
+    rules = Rules(between={"flow": (least, None)}, without={}, repeats=False, opening_ending=False)
+    return curate(videos, out, CurateConfig(select=rules, **base), workers=1).kept  # type: ignore[arg-type]
+
+
+def _theirs(videos: list[Path], out: Path, share: float) -> tuple[int, int]:
+    """PySceneDetect splits and encodes everything; then every clip is read again for every score; a share is kept."""
+    out.mkdir(parents=True)
+    clips: list[Path] = []
+    for video in videos:
+        command = [
+            sys.executable,
+            "-m",
+            "scenedetect",
+            "-i",
+            str(video),
+            "-o",
+            str(out),
+            "detect-content",
+            "split-video",
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+    clips = sorted(out.glob("*.mp4"))
+    scores = {name: [score(path) for path in clips] for name, score in PASSES.items()}
+    order = np.argsort(scores["flow"])[::-1][: max(1, round(share * len(clips)))]
+    for index in set(range(len(clips))) - set(order.tolist()):
+        clips[index].unlink()
+    return len(order), len(PASSES)
+
+
+def _frames(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
+    """BGR frames of a clip as OpenCV reads them, all or about so many a second."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    video = cv2.VideoCapture(str(path))
+    step = max(1, round((video.get(cv2.CAP_PROP_FPS) or 24) / fps)) if fps else 1
+    number = 0
+    while True:
+        is_there, frame = video.read()
+        if not is_there:
+            return
+        if number % step == 0:
+            yield frame
+        number += 1
+
+
+def _grey(frame: np.ndarray, width_px: int) -> np.ndarray:
+    import cv2
+
+    height = round(frame.shape[0] * width_px / frame.shape[1])
+    return cv2.cvtColor(cv2.resize(frame, (width_px, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+
+
+def _flow(path: Path) -> float:
+    import cv2
+
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
+    greys = [_grey(frame, 320) for frame in _frames(path, 8)]
+    lengths = [float(np.linalg.norm(dis.calc(a, b, None), axis=-1).mean()) for a, b in pairwise(greys)]
+    return float(np.mean(lengths)) if lengths else 0.0
+
+
+def _held(path: Path) -> float:
+    greys = [_grey(frame, 160).astype(np.int16) for frame in _frames(path)]
+    steps = [np.abs(b - a).mean() for a, b in pairwise(greys)]
+    return float(np.mean(np.array(steps) < 1)) if steps else 0.0
+
+
+def _borders(path: Path) -> float:
+    return float(np.mean([(_grey(frame, 320).std(axis=1) < 2).mean() for frame in _frames(path, 2)] or [0]))
+
+
+def _phash(path: Path) -> float:
+    import cv2
+
+    low = [cv2.dct(cv2.resize(_grey(f, 160), (32, 32)).astype(np.float32))[:8, :8] for f in _frames(path, 2)]
+    return float(len(low))
+
+
+def _text_edges(path: Path) -> float:
+    import cv2
+
+    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (9, 3))
+    found = []
+    for frame in _frames(path, 2):
+        edges = cv2.morphologyEx(_grey(frame, 640), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        found.append((cv2.morphologyEx((edges > 60).astype(np.uint8), cv2.MORPH_CLOSE, kernel)).mean())
+    return float(np.mean(found or [0]))
+
+
+def _sharpness(path: Path) -> float:
+    import cv2
+
+    return float(np.mean([cv2.Laplacian(_grey(frame, 640), cv2.CV_32F).var() for frame in _frames(path, 2)] or [0]))
+
+
+#: one pass over a clip for each score, as tools that know nothing of each other do
+PASSES: dict[str, Callable[[Path], float]] = {
+    "held": _held,
+    "borders": _borders,
+    "phash": _phash,
+    "flow": _flow,
+    "text_edges": _text_edges,
+    "sharpness": _sharpness,
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- engine
+
+_LOCAL = """
+import sys, time, resource, tempfile, psutil
+start = time.perf_counter()
+from anisora.curation.executors import Unit, open_executor
+with open_executor("local", workers=2, notes=tempfile.mkdtemp()) as executor:
+    left = [Unit(key=str(n), task="benchmarks.curation_pipeline:toy", arguments={"number": n}) for n in range(20)]
+    first = None
+    peak = 0
+    while left or executor.in_flight:
+        while left and executor.in_flight < executor.capacity:
+            executor.submit(left.pop())
+        executor.wait()
+        first = first or time.perf_counter() - start
+        tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        peak = max(peak, sum(p.memory_info().rss for p in tree))
+print(first, peak)
+"""
+
+_RAY_DATA = """
+import time, psutil
+start = time.perf_counter()
+import ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+from ray.data import DataContext, from_items
+DataContext.get_current().enable_progress_bars = False
+class Toy:
+    def __call__(self, row):
+        time.sleep(0.02)
+        return {"number": row["item"]}
+first, peak = None, 0
+for row in from_items(list(range(20)), override_num_blocks=20).map(Toy, concurrency=2).iter_rows():
+    first = first or time.perf_counter() - start
+    tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    peak = max(peak, sum(p.memory_info().rss for p in tree))
+print(first, peak)
+"""
+
+
+def toy(number: int, *, note: Any, skip: Any) -> int:
+    """The unit of work of `engine`."""
+    time.sleep(0.02)
+    return number
+
+
+def engine_figures(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from the start of Python to the first result, and the memory of all processes at the end."""
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    rounds: list[dict[str, Any]] = []
+    for _ in range(options.rounds):
+        entry = {}
+        for name, code in (("local", _LOCAL), ("ray_data", _RAY_DATA)):
+            with measured() as figures:
+                done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+            if done.returncode:
+                entry[name] = {"error": done.stderr.strip().splitlines()[-1]}
+                continue
+            first_s, peak = done.stdout.split()[-2:]
+            entry[name] = {"first_result_s": float(first_s), "rss_bytes": int(peak), **figures}
+        rounds.append(entry)
+    both = [r for r in rounds if "error" not in r["local"] and "error" not in r["ray_data"]]
+    summary = {
+        f"{key}_ratio": statistics.median(r["ray_data"][key] / r["local"][key] for r in both)
+        for key in ("first_result_s", "rss_bytes", "cpu_s")
+        if both
+    }
+    return {**summary, "rounds": rounds}
+
+
+def _median(rounds: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(r[key] for r in rounds)
+
+
+WHAT = {"select": select_figures, "kept": kept_figures, "engine": engine_figures}
+
+if __name__ == "__main__":
+    main()
