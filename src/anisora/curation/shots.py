@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.curation.observers.cut import LAGS
+from anisora.curation.observers.cut import BLEND_LAGS, LAGS
 from anisora.curation.scan import Scan
 from anisora.errors import AnisoraError, BadInput
 from anisora.records import Shot, Transition
@@ -195,10 +195,10 @@ def _dissolves(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotPara
     difference, blend = cut["difference"].astype(np.float32), cut["blend"].astype(np.float32)
     step = difference[:, 0]
     candidates: list[tuple[float, Boundary]] = []
-    for lag in (4, 8, 16):
+    for column, lag in enumerate(BLEND_LAGS):
         apart = np.zeros(len(difference), np.float32)
         apart[lag:-lag] = difference[2 * lag :, LAGS.index(2 * lag)] if len(apart) > 2 * lag else 0
-        share = np.where(apart >= params.dissolve_levels, blend[:, LAGS.index(lag)] / np.maximum(apart, 1), np.inf)
+        share = np.where(apart >= params.dissolve_levels, blend[:, column] / np.maximum(apart, 1), np.inf)
         for middle in np.flatnonzero(share < params.doubt_blend).tolist():
             extent = _extent(pictures, middle, lag)
             if (
