@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.curation.observers.cut import LAGS
+from anisora.curation.observers.cut import BLEND_LAGS, LAGS
 from anisora.curation.scan import Scan
 from anisora.errors import AnisoraError, BadInput
 from anisora.records import Shot, Transition
@@ -42,12 +42,12 @@ class ShotParams:
     doubt_ratio: float = 1.3
     taken_back: float = 0.4
     flash_frames: int = 8
-    plain_contrast: float = 4.0
+    plain_contrast: float = 2.5
     dissolve_levels: float = 14.0
     dissolve_blend: float = 0.3
-    doubt_blend: float = 0.6
+    doubt_blend: float = 0.75
     dissolve_faster: float = 1.4
-    doubt_faster: float = 1.1
+    doubt_faster: float = 1.0
     context: int = 25
     shortest: int = 2
 
@@ -195,13 +195,17 @@ def _dissolves(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotPara
     difference, blend = cut["difference"].astype(np.float32), cut["blend"].astype(np.float32)
     step = difference[:, 0]
     candidates: list[tuple[float, Boundary]] = []
-    for lag in (4, 8, 16):
+    for column, lag in enumerate(BLEND_LAGS):
         apart = np.zeros(len(difference), np.float32)
         apart[lag:-lag] = difference[2 * lag :, LAGS.index(2 * lag)] if len(apart) > 2 * lag else 0
-        share = np.where(apart >= params.dissolve_levels, blend[:, LAGS.index(lag)] / np.maximum(apart, 1), np.inf)
+        share = np.where(apart >= params.dissolve_levels, blend[:, column] / np.maximum(apart, 1), np.inf)
         for middle in np.flatnonzero(share < params.doubt_blend).tolist():
             extent = _extent(pictures, middle, lag)
-            if share[middle] > share[max(0, middle - 4) : middle + 5].min() or extent is None or extent[1] - extent[0] < 3:
+            if (
+                share[middle] > share[max(0, middle - 4) : middle + 5].min()
+                or extent is None
+                or extent[1] - extent[0] < 3
+            ):
                 continue
             faster = _faster_inside(step, *extent)
             # A flash on the way is a step larger than the way.

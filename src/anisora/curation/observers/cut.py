@@ -16,8 +16,8 @@ from anisora.curation.observers import Needs
 #: Frames as TransNetV2 takes them (Soucek and Lokoc 2020): height and width.
 TINY_HW = (27, 48)
 
-#: distances in frames at which frames are compared
-LAGS = (1, 2, 4, 8, 16, 32)
+#: Distances in frames at which frames are compared, and at which one is compared with the blend of two.
+LAGS, BLEND_LAGS = (1, 8, 16, 32), (4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class CutParams:
 class Cut:
     """Per frame t:
 
-    difference float16 [T, 6]: mean absolute difference in colour to frame t - lag, for `LAGS`, 0 before the start;
-    blend float16 [T, 6]: mean |2 x_t - x_(t-lag) - x_(t+lag)|, which is small for a dissolve and large for motion;
+    difference float16 [T, 4]: mean absolute difference in colour to frame t - lag, for `LAGS`, 0 before the start;
+    blend float16 [T, 3]: mean |2 x_t - x_(t-lag) - x_(t+lag)|, small for a dissolve and large for motion, for `BLEND_LAGS`;
     histogram float16 [T]: share of pixels that change their colour class (512 of them), which motion hardly changes;
     level, contrast float16 [T]: mean and standard deviation of the grey values.
     tiny uint8 [n, 27, 48, 3] are the frames `tiny_index` [n].
@@ -44,7 +44,7 @@ class Cut:
 
     def __init__(self, params: CutParams | None = None) -> None:
         self.params = params or CutParams()
-        self.needs = Needs(width_px=96, pixels="rgb")
+        self.needs = Needs(width_px=TINY_HW[1], pixels="rgb")
         self._index: list[int] = []
         self._tiny: list[NDArray[np.uint8]] = []
 
@@ -63,7 +63,7 @@ class Cut:
         return {
             "index": np.array(self._index, np.int64),
             "difference": difference.astype(np.float16),
-            "blend": np.stack([_blend(tiny, lag) for lag in LAGS], axis=1).astype(np.float16),
+            "blend": np.stack([_blend(tiny, lag) for lag in BLEND_LAGS], axis=1).astype(np.float16),
             "histogram": _histogram_steps(tiny).astype(np.float16),
             "level": _chunked(grey, lambda part: part.mean(axis=1)).astype(np.float16),
             "contrast": _chunked(grey, lambda part: part.std(axis=1)).astype(np.float16),
@@ -75,7 +75,7 @@ class Cut:
         """The positions of the frames to store."""
         if self.params.keep != "near":
             return np.arange(len(difference) if self.params.keep == "all" else 0)
-        wanted = (difference[:, 0] > self.params.step_levels) | (difference[:, 3] > self.params.drift_levels)
+        wanted = (difference[:, 0] > self.params.step_levels) | (difference[:, 1] > self.params.drift_levels)
         reach = np.convolve(wanted, np.ones(2 * self.params.margin + 1), mode="same") > 0.5 if wanted.any() else wanted
         return np.flatnonzero(reach[: len(wanted)])
 
