@@ -92,20 +92,18 @@ def _hashes(clip: ClipView) -> tuple[NDArray[np.int64], Hashes, Hashes]:
 
 def hash_frames(frames_THWC: NDArray[np.uint8], first: int = 0) -> tuple[NDArray[np.int64], Hashes, Hashes]:
     """(frame numbers, hashes, hashes of the mirror images) of pictures in memory, as the scan makes them."""
-    import cv2
 
     from anisora.curation.observers.phash import Phash
 
     observer = Phash()
     for t, frame in enumerate(frames_THWC):
-        observer.feed(first + t, 0, _grey(frame, (160, max(1, round(160 * frame.shape[0] / frame.shape[1]))), cv2))
+        observer.feed(first + t, 0, _grey(frame, (160, max(1, round(160 * frame.shape[0] / frame.shape[1])))))
     found = observer.finish()
     return found["index"], found["hash"], found["mirrored"]
 
 
 def _small(clip: ClipView, count: int) -> dict[int, NDArray[np.uint8]]:
     """Frame number -> small grey picture of frames spread over the span."""
-    import cv2
 
     signal = clip.signals.get("thumbnails")
     if signal is not None and len(signal["index"]):
@@ -114,12 +112,14 @@ def _small(clip: ClipView, count: int) -> dict[int, NDArray[np.uint8]]:
         pictures = thumbnails(signal)
         looks = list(pictures)
         looks = [looks[i] for i in sorted({(2 * k + 1) * len(looks) // (2 * count) for k in range(count)})]
-        return {index: _grey(pictures[index], SMALL_PX, cv2) for index in looks}
+        return {index: _grey(pictures[index], SMALL_PX) for index in looks}
     looks = clip.spread(count)
-    return {i: _grey(frame, SMALL_PX, cv2) for i, frame in zip(looks, clip.frames_at(looks), strict=True)}
+    return {i: _grey(frame, SMALL_PX) for i, frame in zip(looks, clip.frames_at(looks), strict=True)}
 
 
-def _grey(frame_HWC: NDArray[np.uint8], size_px: tuple[int, int], cv2) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]
+def _grey(frame_HWC: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    import cv2
+
     grey = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(grey, size_px, interpolation=cv2.INTER_AREA))
 
@@ -148,7 +148,7 @@ def part_hashes(small_HW: NDArray[np.uint8]) -> Hashes:
                 borderMode=cv2.BORDER_REPLICATE,
             )
         low.append(cv2.dct(part.astype(np.float32))[:8, :8].ravel())
-    coefficients = np.stack(low)
+    coefficients = np.stack(low).astype(np.float32)
     mirror = np.tile(np.where(np.arange(8) % 2, -1, 1), 8).astype(np.float32)
     return np.concatenate([hash_bits(coefficients), hash_bits(coefficients * mirror)])
 
@@ -174,12 +174,7 @@ def alike(
 def _alike_unique(a: Hashes, b: Hashes, most_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The pairs of distinct values, by their numbers."""
     if len(a) * len(b) <= COMPARED_OUTRIGHT:
-        rows = max(1, 4_000_000 // max(len(b), 1))
-        near = [np.nonzero(np.bitwise_count(a[k : k + rows, None] ^ b) <= most_bits) for k in range(0, len(a), rows)]
-        i = [part[0] + k * rows for k, part in enumerate(near)]
-        return np.concatenate([*i, np.zeros(0, np.int64)]), np.concatenate(
-            [*(p[1] for p in near), np.zeros(0, np.int64)]
-        )
+        return _compared(a, b, most_bits)
     found = []
     for start, bits in ((0, 22), (22, 21), (43, 21)):
         flips = _flips(bits, most_bits // 3)
@@ -203,6 +198,15 @@ def _alike_unique(a: Hashes, b: Hashes, most_bits: int) -> tuple[NDArray[np.int6
                 near = np.nonzero(np.bitwise_count(a_sorted[own] ^ b_sorted[place]) <= most_bits)[0]
                 found.append(a_order[own[near]] * len(b) + b_order[place[near]])
     return np.divmod(np.unique(np.concatenate(found)), len(b))
+
+
+def _compared(a: Hashes, b: Hashes, most_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same pairs by comparing all with all, in blocks of rows."""
+    block = max(1, 4_000_000 // max(len(b), 1))
+    none = np.zeros(0, np.int64)
+    near = [np.nonzero(np.bitwise_count(a[k : k + block, None] ^ b) <= most_bits) for k in range(0, len(a), block)]
+    rows = [found[0] + number * block for number, found in enumerate(near)]
+    return np.concatenate([none, *rows]), np.concatenate([none, *(found[1] for found in near)])
 
 
 def _flips(bits: int, most: int) -> list[np.int32]:

@@ -118,7 +118,7 @@ def find_overlays(
     looks = sorted({int(look) for look in np.linspace(clip.span.start_frame, last, count).round()})
     frames_THWC = clip.frames_at(looks)
     tracks = _follow([read(frame) for frame in frames_THWC], frames_THWC.shape[1])
-    kinds = _classify(tracks, frames_THWC, params)
+    kinds = _classify(tracks, frames_THWC, looks, params)
     found = [_overlay(track, kind, looks, clip) for track, kind in zip(tracks, kinds, strict=True) if kind]
     found += [_whole(clip, "logo", box) for box in _shown_logos(frames_THWC, logos)]
     found += [_whole(clip, "border", box) for box in border_boxes(clip)]
@@ -180,11 +180,13 @@ def _overlap(a: Box, b: Box) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def _classify(tracks: Sequence[_Track], frames_THWC: Frames, params: OverlayParams) -> list[Kind | None]:
+def _classify(
+    tracks: Sequence[_Track], frames_THWC: Frames, looks: Sequence[int], params: OverlayParams
+) -> list[Kind | None]:
     """The kind of each track; None for a single, short reading, which is more often line work than writing."""
     height, width = frames_THWC.shape[1:3]
     still = [track for track in tracks if _is_still(track, height, width, params)]
-    credited = _rolling(tracks, height, width, params) or _card(still, height, len(frames_THWC), params)
+    credited = _rolling(tracks, looks, height, width, params) or _card(still, height, len(frames_THWC), params)
     kinds: list[Kind | None] = []
     for track in tracks:
         if _in_column(track, credited):
@@ -208,17 +210,24 @@ def _is_still(track: _Track, height: int, width: int, params: OverlayParams) -> 
     return bool((near & sides).mean() >= 0.75)
 
 
-def _rolling(tracks: Sequence[_Track], height: int, width: int, params: OverlayParams) -> list[_Track]:
-    """The lines that go up or down together: at least three at one even speed, and not sideways."""
+def _rolling(
+    tracks: Sequence[_Track], looks: Sequence[int], height: int, width: int, params: OverlayParams
+) -> list[_Track]:
+    """The lines that go up or down together: at least three at one even speed, and not sideways.
+
+    Speed is per frame: the looks are a frame more or less apart. A line that is coming or going is cut off by the edge
+    of the picture, so its place there does not count.
+    """
     moving: list[tuple[_Track, float]] = []
     for track in tracks:
-        if len(track.sightings) < 2:
+        inside = [n for n, box in enumerate(track.boxes) if box[1] > 0.005 * height and box[3] < 0.995 * height]
+        if len(inside) < 2:
             continue
-        looks = np.array([look for look, _ in track.sightings], float)
-        x, y = track.middles.T
-        slope = np.polyfit(looks, y, 1)
-        evenly = np.abs(np.polyval(slope, looks) - y).max() <= 0.012 * height
-        if abs(slope[0]) > max(params.still * height, 1.5) and evenly and np.ptp(x) <= 0.03 * width:
+        frame = np.array([looks[track.sightings[n][0]] for n in inside], float)
+        x, y = track.middles[inside].T
+        slope = np.polyfit(frame, y, 1)
+        evenly = np.abs(np.polyval(slope, frame) - y).max() <= 0.012 * height
+        if np.ptp(y) > max(params.still * height, 1.5) and evenly and np.ptp(x) <= 0.03 * width:
             moving.append((track, float(slope[0])))
     if len(moving) < 3:
         return []

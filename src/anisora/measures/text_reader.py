@@ -95,7 +95,7 @@ def _lines_of(probability_HW: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         grow = UNCLIP * width * height / (width + height)  # twice the offset of each side
         corners = cv2.boxPoints((centre, (width + grow, height + grow), angle))
         if min(width, height) + grow >= 5:
-            found.append(_clockwise(corners))
+            found.append(_clockwise(corners.astype(np.float32)))
     return found
 
 
