@@ -129,8 +129,22 @@ SPOILERS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 
 
+def _panned_still(frames: np.ndarray) -> np.ndarray:
+    """A window of three quarters that moves over the first frame."""
+    height, width = frames.shape[1:3]
+    tall, wide = height * 3 // 4, width * 3 // 4
+    left = np.linspace(0, width - wide, len(frames)).round().astype(int)
+    return np.stack([frames[0, :tall, x : x + wide] for x in left])
+
+
+STILLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "still": lambda frames: frames[:1].repeat(len(frames), axis=0),
+    "panned still": _panned_still,
+}
+
+
 def drawn(clips: int) -> Iterator[tuple[str, dict[str, float], dict[str, str]]]:
-    """(clip_id, features, labels) of drawn clips and of a spoiled copy of every second one."""
+    """(clip_id, features, labels) of drawn clips, of a spoiled copy of every second and a still of every other one."""
     for number, index in enumerate(drawn_indices(clips)):
         clip = render_clip(SEED, index, n_frames=FRAMES, fps=FPS, size_px=SIZE_PX, truth=True)
         talking = any(p.action == "talk" for p in plan_clip(SEED, index).people)
@@ -141,6 +155,10 @@ def drawn(clips: int) -> Iterator[tuple[str, dict[str, float], dict[str, str]]]:
             spoiled = SPOILERS[name](clip.video_THWC, np.random.default_rng(index))
             features = clip_features(ClipView.of_frames(np.ascontiguousarray(spoiled), FPS))
             yield f"drawn-{index}-{name}", features, {"quality_filter": "drop"}
+        else:
+            name = list(STILLS)[number // 2 % len(STILLS)]
+            still = np.ascontiguousarray(STILLS[name](clip.video_THWC))
+            yield f"drawn-{index}-{name}", clip_features(ClipView.of_frames(still, FPS)), {"motion_grade": "still"}
 
 
 # -- real clips --------------------------------------------------------------------------------------------------------

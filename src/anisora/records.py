@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from anisora.errors import BadRequest
 from anisora.settings import setting
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: `bundled`: classical, or small weights that pip brings; `full`: weights the user names; `service`: an endpoint.
 Backend = Literal["bundled", "full", "service"]
