@@ -56,6 +56,8 @@ def find_marks(
     read: a guard that skips is none.
     """
     params = params or DedupParams()
+    if not spans.num_rows:
+        return MARKS.empty_table()
     key = _key(spans, benchmark, params)
     path = out / "results" / "repeats" / f"{key[:32]}.parquet"
     if path.exists():
