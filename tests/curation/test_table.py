@@ -338,6 +338,7 @@ def test_shards_read_with_plain_datasets(made: tuple[Path, pa.Table]):
     write_shards(out, table, ShardSettings(max_clips=3))
     files = [str(path) for path in sorted((out / "shards").glob("*.tar"))]
     loaded = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
+    loaded = loaded.cast_column("mp4", datasets.Video(decode=False))  # decoding would want torchcodec
     assert {sample["txt"] for sample in loaded} == {f"clip {n}" for n in range(8)}
 
 
