@@ -163,12 +163,16 @@ def build_craft() -> torch.nn.Module:
             )  # fmt: skip
 
         def forward(self, picture_BCHW: torch.Tensor) -> torch.Tensor:
+            # The authors' code keeps what each slice ends in, and the next slice's first layer, a ReLU that works in
+            # place, then changes it: so the first three are kept behind their ReLU. The fourth is followed by pooling.
             features: list[Any] = []
             y = picture_BCHW
-            for name in ("slice1", "slice2", "slice3", "slice4", "slice5"):
-                y = getattr(self.basenet, name)(y)
+            for name in ("slice1", "slice2", "slice3"):
+                y = F.relu(getattr(self.basenet, name)(y))
                 features.append(y)
-            skips = features[3::-1]
+            features.append(self.basenet.slice4(y))
+            y = self.basenet.slice5(features[3])
+            skips = features[::-1]
             for step, skip in zip((self.upconv1, self.upconv2, self.upconv3, self.upconv4), skips, strict=True):
                 y = F.interpolate(y, size=skip.shape[2:], mode="bilinear", align_corners=False)
                 y = step.conv(torch.cat([y, skip], dim=1))
