@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.curation.observers.cut import BLEND_LAGS, LAGS
+from anisora.curation.observers.cut import BLEND_LAGS, apart_around, beside
 from anisora.curation.scan import Scan
 from anisora.errors import AnisoraError, BadInput
 from anisora.records import Shot, Transition
@@ -145,12 +145,10 @@ class _Pictures:
 def _cuts(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):  # type: ignore[no-untyped-def]
     """Steps that stand out from all around them, and are not taken back soon after, as flashes are."""
     step = cut["difference"][:, 0].astype(np.float32)
+    around = beside(step)
     sure, doubts = [], []
     for t in np.flatnonzero(step >= params.doubt_levels).tolist():
-        around = np.concatenate([step[max(0, t - 4) : t], step[t + 1 : t + 5]])
-        if around.size and step[t] < around.max():
-            continue
-        ratio = float(step[t] / (np.max(around, initial=0.0) + 2.0))
+        ratio = float(step[t] / (around[t] + 2.0))
         if ratio < params.doubt_ratio or _is_taken_back(pictures, t, float(step[t]), params):
             continue
         changed = float(cut["histogram"][t])
@@ -196,8 +194,7 @@ def _dissolves(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotPara
     step = difference[:, 0]
     candidates: list[tuple[float, Boundary]] = []
     for column, lag in enumerate(BLEND_LAGS):
-        apart = np.zeros(len(difference), np.float32)
-        apart[lag:-lag] = difference[2 * lag :, LAGS.index(2 * lag)] if len(apart) > 2 * lag else 0
+        apart = apart_around(difference, lag)
         share = np.where(apart >= params.dissolve_levels, blend[:, column] / np.maximum(apart, 1), np.inf)
         for middle in np.flatnonzero(share < params.doubt_blend).tolist():
             extent = _extent(pictures, middle, lag)

@@ -57,7 +57,7 @@ def _cosines(side: int) -> NDArray[np.float32]:
 
 def hash_bits(low: NDArray[np.float32]) -> NDArray[np.uint64]:
     """The signs of 64 coefficients against their median, the constant one left out, as one number a row."""
-    median = np.median(low[:, 1:], axis=1, keepdims=True)
+    median = np.partition(low[:, 1:], 31, axis=1)[:, 31:32]
     bits = low > median
     bits[:, 0] = False
     return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
