@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from anisora.curation import pipeline
-from anisora.curation.config import CaptionChoice, CurateConfig
+from anisora.curation.config import CaptionChoice, CropSettings, CurateConfig
 from anisora.curation.ledger import Ledger
 from anisora.curation.materialise import Encoding
 from anisora.curation.parts import make_plan
@@ -297,6 +297,23 @@ def test_a_measure_that_crashes_on_one_clip_costs_that_clip(
     assert by_start[30]["text_cover"] == 0.0
 
 
+def test_when_the_best_copy_falls_the_next_one_is_looked_at_in_the_same_run(
+    episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "in").mkdir()
+    shutil.copy(episodes / "a.mp4", tmp_path / "in")
+    write_video(tmp_path / "in/copy.mp4", read_video(episodes / "a.mp4").frames_THWC, FPS, quality=30)
+    plan = make_plan(CONFIG)
+    text = measuring("text_cover", units.text_in_a, 1)
+    monkeypatch.setattr(pipeline, "make_plan", lambda config: replace(plan, heavy=(text,)))
+    rules = Rules(between={"duration_s": (1.5, 8.0), "text_cover": (None, 0.1)}, without={})
+    config = replace(CONFIG, select=rules, crop=CropSettings(enabled=False))
+    first = curate([tmp_path / "in"], tmp_path / "out", config)
+    kept = {Path(row["source_path"]).name for row in rows(tmp_path / "out") if row["verdict"] == "keep"}
+    assert (first.kept, kept) == (3, {"copy.mp4"})
+    assert units_run(tmp_path / "out", lambda: curate([tmp_path / "in"], tmp_path / "out", config)) == {}
+
+
 def command(out: Path, episodes: Path, config: Path) -> list[str]:
     return [
         sys.executable, "-m", "anisora", "curate", str(episodes), "--out", str(out), "--config", str(config),
@@ -424,7 +441,7 @@ def test_two_ray_nodes_make_the_set_of_one_machine(episodes: Path, tmp_path: Pat
     try:
         code = f"""
 import json, sys, threading, time, psutil
-from anisora.curation.config import CaptionChoice, CurateConfig
+from anisora.curation.config import CaptionChoice, CropSettings, CurateConfig
 from anisora.curation.pipeline import curate
 from anisora.curation.select import Rules
 from pathlib import Path

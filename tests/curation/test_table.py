@@ -176,6 +176,7 @@ def test_what_is_not_measured_waits_while_a_run_is_under_way():
     waiting = {k: v for k, v in row(0).items() if k != "text_cover"}
     table = clips.build([waiting, row(1)])
     assert select(table, RULES).unmeasured == 1
+    assert select(table, RULES).table["reason"].to_pylist() == ["text_cover_not_measured", None]
     assert select(table, RULES, so_far=True).num_kept == 2
 
 

@@ -138,3 +138,10 @@ def crash_on_first_frame(clip: Any) -> Any:
     if clip.span.start_frame == 0:
         os._exit(5)
     return Score(name="text_cover", version=1, unit="share", raw=0.0)
+
+
+def text_in_a(clip: Any) -> Any:
+    """A measure that finds text in the video a.mp4 and in no other."""
+    from anisora.records import Score
+
+    return Score(name="text_cover", version=1, unit="share", raw=0.5 if clip.path.name == "a.mp4" else 0.0)

@@ -159,7 +159,8 @@ class _Shape:
         if b and not a:
             width, height = height, width
         self._source_px = width, height
-        self.width_px, self.height_px = crop_xywh_px[2:] if crop_xywh_px else (width, height)
+        self.width_px: int = crop_xywh_px[2] if crop_xywh_px else width
+        self.height_px: int = crop_xywh_px[3] if crop_xywh_px else height
         self._check_inside()
 
     def _check_inside(self) -> None:

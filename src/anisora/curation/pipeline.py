@@ -112,8 +112,8 @@ def curate(
             run.scan()
             run.measure()
             run.find_repeats()
-            run.score()
-            run.crop()
+            while run.score() or run.crop():
+                pass  # a clip that falls may leave its place to a copy that nobody has looked at yet
             run.apply_heads()
             run.encode()
             run.caption()
@@ -348,15 +348,21 @@ class _Run:
         decided = select(table, rules or self.config.select, so_far=True).table
         return decided.filter(pc.equal(decided["verdict"], KEEP)).to_pylist()
 
-    def score(self, crops: Iterable[str] = ()) -> None:
-        """The measures that see pixels, one after the other: a clip that one of them drops does not reach the next."""
+    def score(self) -> int:
+        """The measures that see pixels, one after the other: a clip that one of them drops does not reach the next.
+
+        How many results were made.
+        """
+        made = 0
         for use in self.plan.heavy:
             have = self._have(use.name)
-            tasks = [ClipTask(row=row, lacks=(use.name,)) for row in self.candidates(self.table(crops))]
+            tasks = [ClipTask(row=row, lacks=(use.name,)) for row in self.candidates(self.table(self.cropped))]
             lacking = [
                 t for t in tasks if (t.clip_id, use.name, use.key, t.view if use.follows_crop else "") not in have
             ]
             self._make(use.name, self._clip_units("score_clips", lacking, {"measures": [use]}, [use]))
+            made += len(lacking)
+        return made
 
     def _clip_units(
         self, task: str, tasks: Sequence[ClipTask], extra: Mapping[str, Any], uses: Sequence[Any]
@@ -400,12 +406,13 @@ class _Run:
         rows = self.candidates(table, without)
         return {row["clip_id"] for row in rows if row["text_cover"] is not None and row["text_cover"] > bounds[1]}
 
-    def crop(self) -> None:
-        """Looks for a part of the picture without overlays, for clips that text alone drops, and scores that part."""
+    def crop(self) -> int:
+        """Looks for a part of the picture without overlays, for clips that text alone drops; how many were looked at.
+
+        Whose crop counts is a function of scores and rules, so it is found anew whenever scores have come.
+        """
         table = self.table()
-        self.cropped = self.crop_candidates(table)
-        if not self.cropped:
-            return
+        before, self.cropped = self.cropped, self.crop_candidates(table)
         have = self._have(self.plan.crop.name)
         rows = [row for row in table.to_pylist() if row["clip_id"] in self.cropped]
         lacking = [
@@ -415,7 +422,7 @@ class _Run:
         ]
         extra = {"settings": self.config.crop, "key": self.plan.crop.key}
         self._make("crop", self._clip_units("crop_clips", lacking, extra, [self.plan.crop]))
-        self.score(self.cropped)
+        return len(lacking) + len(self.cropped ^ before)
 
     def apply_heads(self) -> None:
         """What trained heads make of the features of every clip that has them: no pixels, no workers."""

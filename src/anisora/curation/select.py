@@ -102,8 +102,9 @@ class _Verdicts:
 def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
     """Decides every clip anew. Raises BadConfig for a rule about a column that the table does not have.
 
-    `so_far` asks only what has been measured: a clip that a rule's measure has not looked at yet passes that rule. This
-    is how the pipeline finds the clips that are worth the next measure.
+    A measure that has not looked at a clip yet is asked last: only a clip that nothing else drops is dropped for want
+    of it, so what has fallen out before never needs it. `so_far` leaves that last rule out: this is how the pipeline
+    finds the clips that are worth the next measure.
     """
     _check_names(table, rules)
     verdicts = _Verdicts(table.num_rows)
@@ -112,7 +113,7 @@ def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
         if bounds == (None, None):
             continue
         for rule, broken in _outside(table, name, bounds).items():
-            if so_far and rule == f"no_{name}":
+            if rule == f"no_{name}":
                 broken = broken & ~is_word(table, f"{name}_reason", NOT_MEASURED)
             verdicts.drop(rule, broken)
     for name, words in rules.without.items():
@@ -123,6 +124,10 @@ def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
     verdicts.drop("benchmark_leak", is_word(table, "repeat_kind", "leak"))
     if rules.repeats:
         verdicts.drop("repeat", _repeats(table, verdicts.kept))
+    if not so_far:
+        for name, bounds in rules.between.items():
+            if bounds != (None, None):
+                verdicts.drop(f"{name}_{NOT_MEASURED}", is_word(table, f"{name}_reason", NOT_MEASURED))
     return _finished(table, rules, verdicts)
 
 
@@ -134,7 +139,7 @@ def _finished(table: pa.Table, rules: Rules, verdicts: _Verdicts) -> Selection:
     decided = table.set_column(table.column_names.index("verdict"), "verdict", words)
     decided = decided.set_column(decided.column_names.index("reason"), "reason", reasons)
     num_kept = int(kept.sum())
-    unmeasured = int(sum(count for rule, count in verdicts.funnel if rule.startswith("no_")))
+    unmeasured = int(sum(count for rule, count in verdicts.funnel if rule.endswith(NOT_MEASURED)))
     return Selection(
         table=decided,
         funnel=tuple(verdicts.funnel),

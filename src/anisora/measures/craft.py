@@ -70,7 +70,7 @@ def _words(letters_HW: NDArray[np.float32], links_HW: NDArray[np.float32]) -> li
         grow = int(np.sqrt(area * min(w, h) / (w * h)) * 2)
         grown = cv2.dilate(np.pad(core, grow), np.ones((1 + grow, 1 + grow), np.uint8))
         points = np.argwhere(grown)[:, ::-1].astype(np.float32) + (x - grow, y - grow)
-        words.append(cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))))
+        words.append(cv2.boxPoints(cv2.minAreaRect(points)).astype(np.float32))
     return words
 
 
@@ -120,9 +120,10 @@ def build_craft() -> torch.nn.Module:
     from torch import nn
     from torch.nn import functional as F
 
-    def slices() -> nn.Module:
+    def slices() -> Any:
         """VGG16's 39 layers, cut where the way up branches off, and CRAFT's own dilated end."""
-        parts, cuts = nn.Module(), {12: "slice2", 19: "slice3", 29: "slice4"}
+        parts: Any = nn.Module()
+        cuts = {12: "slice2", 19: "slice3", 29: "slice4"}
         part, channels, layer = nn.Sequential(), 3, 0
         parts.add_module("slice1", part)
         for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512):
@@ -143,8 +144,8 @@ def build_craft() -> torch.nn.Module:
         parts.add_module("slice5", nn.Sequential(*end))
         return parts
 
-    def up(channels: int, middle: int, out: int) -> nn.Module:
-        block = nn.Module()
+    def up(channels: int, middle: int, out: int) -> Any:
+        block: Any = nn.Module()
         block.conv = nn.Sequential(
             nn.Conv2d(channels + middle, middle, 1), nn.BatchNorm2d(middle), nn.ReLU(),
             nn.Conv2d(middle, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(),
@@ -154,9 +155,11 @@ def build_craft() -> torch.nn.Module:
     class Craft(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.basenet = slices()
-            self.upconv1, self.upconv2 = up(1024, 512, 256), up(512, 256, 128)
-            self.upconv3, self.upconv4 = up(256, 128, 64), up(128, 64, 32)
+            self.basenet: Any = slices()
+            self.upconv1: Any = up(1024, 512, 256)
+            self.upconv2: Any = up(512, 256, 128)
+            self.upconv3: Any = up(256, 128, 64)
+            self.upconv4: Any = up(128, 64, 32)
             self.conv_cls = nn.Sequential(
                 nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
                 nn.Conv2d(32, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1),
