@@ -4,11 +4,20 @@ import contextlib
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from anisora.errors import BadImage, WriteFailed
-from anisora.files import atomic_folder, check_writable, existing_file, sha256_file, write_atomic
+from anisora.files import (
+    atomic_file,
+    atomic_folder,
+    check_writable,
+    existing_file,
+    is_leftover,
+    sha256_file,
+    write_atomic,
+)
 
 
 def test_bytes_and_callbacks(tmp_path):
@@ -80,3 +89,11 @@ def test_impossible_names_are_missing_files():
     for name in ("x" * 5000, "nul\0byte"):
         with pytest.raises(BadImage, match="does not exist"):
             existing_file(name, BadImage, "the picture")
+
+
+def test_a_file_left_by_a_killed_process_is_known_by_its_name(tmp_path):
+    with atomic_file(tmp_path / "cells.parquet") as partial:
+        assert is_leftover(partial)
+    assert not any(
+        is_leftover(Path(name)) for name in ("cells.parquet", ".lock", ".gitignore", ".config.yaml", "a.0123abcd.mp4")
+    )

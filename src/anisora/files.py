@@ -131,6 +131,11 @@ def atomic_folder(path: str | os.PathLike[str], *, members: str) -> Iterator[Pat
         _flush(path.parent)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a file has the hidden name under which `atomic_file` writes: one that a killed process left half-written."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}(\.[^.]*)?", path.name) is not None
+
+
 @contextlib.contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[Path]:
     """A hidden name beside `path`; what lies there is removed unless it was renamed. OSErrors become WriteFailed."""

@@ -37,7 +37,7 @@ from anisora.curation.select import KEEP, Rules, Selection, select
 from anisora.curation.shards import write_shards
 from anisora.curation.sources import Source, find_sources, text_of
 from anisora.curation.tasks import ClipTask, caption_cell, caption_row, file_view, load_signals
-from anisora.files import write_atomic
+from anisora.files import is_leftover, write_atomic
 from anisora.settings import plain
 from anisora.store import content_hash
 
@@ -536,6 +536,10 @@ class _Run:
         folder = self.out / "clips"
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
             if path.is_file() and str(path.relative_to(self.out)) not in known:
+                path.unlink()
+        # Workers of a killed run write on until they notice, so these can only be told now that all work is done.
+        for path in self.out.rglob(".*"):
+            if path.is_file() and is_leftover(path):
                 path.unlink()
 
 
