@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from anisora.errors import BadImage, WriteFailed
-from anisora.files import atomic_folder, check_writable, existing_file, sha256_file, write_atomic
+from anisora.files import atomic_folder, check_writable, existing_file, remove_partials, sha256_file, write_atomic
 
 
 def test_bytes_and_callbacks(tmp_path):
@@ -80,3 +80,12 @@ def test_impossible_names_are_missing_files():
     for name in ("x" * 5000, "nul\0byte"):
         with pytest.raises(BadImage, match="does not exist"):
             existing_file(name, BadImage, "the picture")
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in (".clip.0123abcd.mp4", "sub/.x.deadbeef", "sub/keep.mp4", ".lock", ".notes.txt", ".a.b.c"):
+        (tmp_path / name).touch()
+    assert remove_partials(tmp_path) == 2
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".a.b.c", ".lock", ".notes.txt", "keep.mp4"]

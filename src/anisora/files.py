@@ -154,6 +154,21 @@ def write_failed(path: Path, reason: OSError) -> WriteFailed:
     return WriteFailed(f"{path} could not be written", got=reason.strerror or reason, hint=hint)
 
 
+#: the name of a file that is being written: see `_whole_or_nothing`
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+
+
+def remove_partials(folder: Path) -> int:
+    """Removes what writers that were killed left half done anywhere under a folder; how many files there were.
+
+    For folders that no other process writes to.
+    """
+    found = [path for path in folder.rglob(".*") if path.is_file() and _PARTIAL.fullmatch(path.name)]
+    for path in found:
+        path.unlink()
+    return len(found)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raises WriteFailed before the work rather than after it when `path` cannot be made (no right, a folder)."""
     path = Path(path)

@@ -163,7 +163,7 @@ def _align(
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
     candidates = [start]
     try:
-        _, refined = cv2.findTransformECC(part_HW, whole_HW, start.copy(), cv2.MOTION_AFFINE, criteria, None, 3)
+        _, refined = cv2.findTransformECC(part_HW, whole_HW, start.copy(), cv2.MOTION_AFFINE, criteria, None, 3)  # type: ignore[call-overload]
         if np.abs(refined[[0, 1], [1, 0]]).max() < 0.06 and abs(refined[0, 0] / refined[1, 1] - 1) < 0.45:
             candidates.append(refined)
     except cv2.error:  # it did not converge: the pictures have little in common

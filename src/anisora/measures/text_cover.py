@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def edge_cover(clip: ClipView) -> Score:
     Thin lines count too, so it ranks; it does not decide.
     """
     signal = clip.signals.get("text_edges")
-    about = {"name": "edge_cover", "version": 1, "unit": "share"}
+    about: dict[str, Any] = {"name": "edge_cover", "version": 1, "unit": "share"}
     if signal is None or not len(signal["cover"]):
         return Score(**about, raw=None, reason="no_signal")
     return Score(**about, raw=float(np.mean(signal["cover"])), per_frame=np.asarray(signal["cover"]))
