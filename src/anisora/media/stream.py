@@ -25,7 +25,7 @@ from anisora.media.pictures import is_picture, is_sequence
 from anisora.media.reader import iter_frames
 
 #: Pictures this wide or narrower are made from one that is LADDER_PX wide, which is made once a frame.
-SMALL_PX, LADDER_PX = 160, 320
+SMALL_PX, LADDER_PX = 256, 320
 
 #: Colour planes that are planar and 8 bit, so that the first one is the luma as it is shown.
 _LUMA_FIRST = {"yuv420p", "yuv422p", "yuv444p", "nv12", "gray", "yuvj420p", "yuvj422p", "yuvj444p", "yuv411p"}
