@@ -1,4 +1,4 @@
-"""One decode feeds all observers: what they get, what is kept of it, and what becomes of files that are not as they should be."""
+"""One decode feeds all observers: what they get, what is kept of it, and what becomes of files that are odd."""
 
 from __future__ import annotations
 

@@ -92,9 +92,7 @@ class Scan:
         arrays: dict[str, Any] = {"head": np.array(json.dumps(head, default=str)), "pts_T": self.pts_T}
         for name, signal in self.signals.items():
             arrays |= {f"{name}/{key}": values for key, values in signal.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        return write_atomic(path, buffer.getvalue())
+        return write_atomic(path, _npz(arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scan:
@@ -115,6 +113,18 @@ class Scan:
         head |= {"info": _info(head["info"]), "time_base": Fraction(head["time_base"])}
         head |= {key: tuple(head[key]) for key in ("read_errors", "notes")}
         return cls(pts_T=pts, signals=signals, **head)
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    """As np.savez_compressed, three times faster and a twentieth larger."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, values in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy")  # has a fixed date, so that equal scans stay equal
+            archive.writestr(entry, member.getbuffer(), zipfile.ZIP_DEFLATED, compresslevel=1)
+    return buffer.getvalue()
 
 
 def _within(arrays: Mapping[str, NDArray], span: Span) -> Mapping[str, NDArray]:

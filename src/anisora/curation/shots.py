@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.curation.observers.cut import LAGS
+from anisora.curation.observers.cut import BLEND_LAGS, apart_around, beside
 from anisora.curation.scan import Scan
 from anisora.errors import AnisoraError, BadInput
 from anisora.records import Shot, Transition
@@ -42,10 +42,12 @@ class ShotParams:
     doubt_ratio: float = 1.3
     taken_back: float = 0.4
     flash_frames: int = 8
-    plain_contrast: float = 4.0
+    plain_contrast: float = 2.5
     dissolve_levels: float = 14.0
     dissolve_blend: float = 0.3
-    doubt_blend: float = 0.45
+    doubt_blend: float = 0.75
+    dissolve_faster: float = 1.4
+    doubt_faster: float = 1.0
     context: int = 25
     shortest: int = 2
 
@@ -143,12 +145,10 @@ class _Pictures:
 def _cuts(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):  # type: ignore[no-untyped-def]
     """Steps that stand out from all around them, and are not taken back soon after, as flashes are."""
     step = cut["difference"][:, 0].astype(np.float32)
+    around = beside(step)
     sure, doubts = [], []
     for t in np.flatnonzero(step >= params.doubt_levels).tolist():
-        around = np.concatenate([step[max(0, t - 4) : t], step[t + 1 : t + 5]])
-        if around.size and step[t] < around.max():
-            continue
-        ratio = float(step[t] / (np.max(around, initial=0.0) + 2.0))
+        ratio = float(step[t] / (around[t] + 2.0))
         if ratio < params.doubt_ratio or _is_taken_back(pictures, t, float(step[t]), params):
             continue
         changed = float(cut["histogram"][t])
@@ -179,7 +179,9 @@ def _fades(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):
             last += 1
         is_sloped = start - first >= 3 or last - end >= 3
         is_short = last - first <= params.flash_frames + 2
-        if is_short and pictures.difference(first - 1, last) < params.taken_back * pictures.difference(first - 1, start):
+        if is_short and pictures.difference(first - 1, last) < params.taken_back * pictures.difference(
+            first - 1, start
+        ):
             continue
         if is_sloped:
             found.append(Boundary(min(first + 1, start), max(last - 1, end), "fade", 0.9))
@@ -189,34 +191,54 @@ def _fades(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):
 def _dissolves(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):  # type: ignore[no-untyped-def]
     """Places where the picture is the mean of the one before and the one after, though those two differ much."""
     difference, blend = cut["difference"].astype(np.float32), cut["blend"].astype(np.float32)
-    count = len(difference)
-    best, reach = np.full(count, np.inf, np.float32), np.zeros(count, int)
-    for lag in (4, 8, 16):
-        far, column = LAGS.index(2 * lag), LAGS.index(lag)
-        apart = np.zeros(count, np.float32)
-        if count > 2 * lag:
-            apart[lag : count - lag] = difference[2 * lag :, far]
+    step = difference[:, 0]
+    candidates: list[tuple[float, Boundary]] = []
+    for column, lag in enumerate(BLEND_LAGS):
+        apart = apart_around(difference, lag)
         share = np.where(apart >= params.dissolve_levels, blend[:, column] / np.maximum(apart, 1), np.inf)
-        reach = np.where(share < best, lag, reach)
-        best = np.minimum(best, share)
-    sure, doubts = [], []
-    for start, end in _runs(best < params.doubt_blend):
-        middle = start + int(np.argmin(best[start:end]))
-        extent = _extent(pictures, middle, int(reach[middle]))
-        if extent is None:
-            doubts.append((start, end))
-        elif extent[1] - extent[0] >= 3:
-            if best[middle] < params.dissolve_blend:
-                sure.append(Boundary(*extent, "dissolve", float(1 - best[middle])))
-            else:
-                doubts.append(extent)
+        for middle in np.flatnonzero(share < params.doubt_blend).tolist():
+            extent = _extent(pictures, middle, lag)
+            if (
+                share[middle] > share[max(0, middle - 4) : middle + 5].min()
+                or extent is None
+                or extent[1] - extent[0] < 3
+            ):
+                continue
+            faster = _faster_inside(step, *extent)
+            # A flash on the way is a step larger than the way.
+            if faster >= params.doubt_faster and step[extent[0] : extent[1] + 1].max() < 0.5 * apart[middle]:
+                candidates.append((faster, Boundary(*extent, "dissolve", float(1 - share[middle]))))
+    return _clearest(candidates, params)
+
+
+def _clearest(candidates: list[tuple[float, Boundary]], params: ShotParams):  # type: ignore[no-untyped-def]
+    """Of candidates that overlap the one that stands out most from its surroundings: the sure ones, and those in doubt."""
+    sure: list[Boundary] = []
+    doubts: list[tuple[int, int]] = []
+    taken: list[Boundary] = []
+    for faster, b in sorted(candidates, key=lambda candidate: -candidate[0]):
+        if any(b.start < other.end and other.start < b.end for other in taken):
+            continue
+        taken.append(b)
+        over = [other for _, other in candidates if other.start < b.end and b.start < other.end]
+        confidence = max(other.confidence for other in over)
+        if confidence > 1 - params.dissolve_blend and faster >= params.dissolve_faster:
+            sure.append(Boundary(b.start, b.end, "dissolve", confidence))
+        else:
+            doubts.append((b.start, b.end))
     return sure, doubts
+
+
+def _faster_inside(step: NDArray[np.float32], start: int, end: int) -> float:
+    """How much faster the picture changes within [start, end] than around it: a smooth pan goes on, a dissolve ends."""
+    around = np.concatenate([step[max(1, start - 8) : start], step[end + 1 : end + 9]])
+    return float(step[start : end + 1].mean() / (np.median(around) + 0.5)) if around.size else 0.0
 
 
 def _extent(pictures: _Pictures, middle: int, lag: int) -> tuple[int, int] | None:
     """The frames around the middle of a dissolve that are neither all of the one picture nor of the other.
 
-    Empty where the way from one to the other is made in a jump; None where the small frames are not stored.
+    None where the way from one to the other is made in a jump, or the small frames are not stored.
     """
     tiny = pictures.stretch(middle - lag, middle + lag + 1)
     if tiny is None:
@@ -225,7 +247,7 @@ def _extent(pictures: _Pictures, middle: int, lag: int) -> tuple[int, int] | Non
     way = flat[-1] - flat[0]
     weight = (flat - flat[0]) @ way / max(float(way @ way), 1.0)
     if np.diff(weight).max() > 0.45:
-        return middle, middle
+        return None
     inside = (weight > 0.04) & (weight < 0.96)
     start = end = lag
     while start > 0 and inside[start - 1]:
@@ -271,7 +293,9 @@ def _asked(
 def _asked_everywhere(cut: Mapping[str, NDArray], params: ShotParams, network: Network | None) -> list[Boundary]:
     if len(cut["tiny"]) != len(cut["index"]):
         raise BadInput(
-            "not all small frames are stored", got=f"{len(cut['tiny'])} of {len(cut['index'])}", hint="CutParams(keep='all')"
+            "not all small frames are stored",
+            got=f"{len(cut['tiny'])} of {len(cut['index'])}",
+            hint="CutParams(keep='all')",
         )
     return _of_probability((network or _transnet("transitions"))(cut["tiny"]), params)
 

@@ -11,8 +11,9 @@ from anisora.records import Score
 #: Margins of fewer pixels than this share of the side are the file's ragged edge, not a border.
 LEAST_SHARE = 0.01
 
-#: Borders filled with a blurred copy are softer than the picture by this factor, and at least this much of the side.
-SOFTER, LEAST_BLURRED = 5.0, 0.06
+#: Borders filled with a blurred copy are softer than the busier parts of the picture by this factor, and take at least
+#: this much of the side.
+SOFTER, LEAST_BLURRED = 4.0, 0.06
 
 
 def borders(clip: ClipView) -> Score:
@@ -57,7 +58,7 @@ def _blurred(profiles: NDArray, edges: tuple[str, str], size_px: int) -> dict[st
     """
     profile = np.median(profiles.astype(np.float32), axis=0)
     strips = len(profile)
-    middle = float(np.median(profile[strips // 3 : -(strips // 3)]))
+    middle = float(np.quantile(profile[strips // 3 : -(strips // 3)], 0.75))
     busy = profile > middle / SOFTER
     start, end = int(np.argmax(busy)), int(np.argmax(busy[::-1]))
     if middle < 1.0 or min(start, end) < LEAST_BLURRED * strips or abs(start - end) > 0.04 * strips:

@@ -76,7 +76,7 @@ def _word(zoom: float, x: float, y: float, length: float) -> str:
 def _kind(held, fps) -> str:  # type: ignore[no-untyped-def]
     difference, residual = held["difference"][1:], held["residual"][1:]
     is_new = new_drawings(residual, difference)
-    rare = is_new.sum() <= max(1, len(is_new) / float(fps) / 1.5)
+    rare = is_new.sum() <= max(1, len(is_new) / float(fps))
     if not is_new.any() or (rare and not _whole(held, is_new)):
         return "panned_still" if (difference >= SEEN_LEVELS).mean() > 0.25 else "still"
     return "slideshow" if rare else "moving"

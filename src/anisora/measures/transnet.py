@@ -125,6 +125,7 @@ class TransNetV2(nn.Module):
 
 
 def weights_sha256() -> str:
+    """The hash of the published weights, for results that depend on them."""
     return ASSETS["transnetv2"].sha256
 
 

@@ -44,9 +44,16 @@ def probe_container(path: Path, max_px: int) -> VideoInfo:
 
 
 def iter_container(
-    path: Path, *, background: tuple[int, int, int], max_px: int, threads: int, keep_damaged: bool, notes: list[str]
+    path: Path,
+    *,
+    background: tuple[int, int, int],
+    max_px: int,
+    threads: int,
+    keep_damaged: bool,
+    notes: list[str],
+    start_pts: int | None = None,
 ) -> Iterator[Frame]:
-    """The frames of a video file in the order in which they are shown.
+    """The frames of a video file in the order in which they are shown; with `start_pts` from the key frame before it.
 
     Raises BadVideo at the first damage, or after the last frame of a file that is cut short, saying how many frames
     were decoded; with `keep_damaged` the damage goes into `notes` and what can be decoded is yielded.
@@ -58,6 +65,8 @@ def iter_container(
         check_area(path, stream.width, stream.height, max_px)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
+        if start_pts is not None:
+            container.seek(start_pts, stream=stream)
         damage: list[str] = []
         reformatter = VideoReformatter()
         first = previous = None

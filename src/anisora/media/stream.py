@@ -25,7 +25,7 @@ from anisora.media.pictures import is_picture, is_sequence
 from anisora.media.reader import iter_frames
 
 #: Pictures this wide or narrower are made from one that is LADDER_PX wide, which is made once a frame.
-SMALL_PX, LADDER_PX = 160, 320
+SMALL_PX, LADDER_PX = 256, 320
 
 #: Colour planes that are planar and 8 bit, so that the first one is the luma as it is shown.
 _LUMA_FIRST = {"yuv420p", "yuv422p", "yuv444p", "nv12", "gray", "yuvj420p", "yuvj422p", "yuvj444p", "yuv411p"}
@@ -119,39 +119,51 @@ class SmallPictures:
     def __init__(self) -> None:
         self._reformatters: dict[tuple[int | None, str], Any] = {}
         self._made: dict[tuple[int | None, str], Any] = {}
+        self._luma: dict[int | None, NDArray[np.uint8]] = {}
         self._frame: Any = None
 
     def show(self, picture: Any) -> None:
         """The frame that counts from now on."""
         self._frame = picture
         self._made.clear()
-        if picture.colorspace == UNSPECIFIED and not picture.format.is_rgb:
+        self._luma.clear()
+        if self._lacks_matrix:
             picture.colorspace = BT709 if picture.width >= 1280 or picture.height >= 720 else SMPTE170M
 
     def luma(self, width_px: int | None = None) -> NDArray[np.uint8]:
         """uint8 [h, w]. Do not write to it or keep it."""
-        frame = self._yuv(width_px)
-        return self._upright(_plane(frame))
+        width_px = self._clipped(width_px)
+        if width_px not in self._luma:
+            self._luma[width_px] = self._upright(self._stored_luma(width_px))
+        return self._luma[width_px]
 
     def rgb(self, width_px: int | None = None) -> NDArray[np.uint8]:
         """uint8 [h, w, 3]. Do not write to it or keep it."""
         width_px = self._clipped(width_px)
-        return self._upright(_plane(self._scaled(self._source(width_px), width_px, "rgb24"), channels=3))
+        source = self._ladder() if self._is_small(width_px) else self._frame
+        return self._upright(_plane(self._scaled(source, width_px, "rgb24"), channels=3))
 
     def _clipped(self, width_px: int | None) -> int | None:
         """The width, or None where the picture is no wider."""
         return None if width_px is None or width_px >= self._width_px else width_px
 
-    def _yuv(self, width_px: int | None) -> Any:
-        width_px = self._clipped(width_px)
-        if width_px is None:
-            return self._frame if self._frame.format.name in _LUMA_FIRST else self._scaled(self._frame, None, "yuv420p")
-        return self._scaled(self._source(width_px), width_px, "yuv420p")
+    def _stored_luma(self, width_px: int | None) -> NDArray[np.uint8]:
+        import cv2
 
-    def _source(self, width_px: int | None) -> Any:
-        """What a picture of some width is made from: by its width alone, so that it never depends on what else is made."""
-        is_small = width_px is not None and width_px <= SMALL_PX and self._width_px > LADDER_PX
-        return self._scaled(self._frame, LADDER_PX, "yuv420p") if is_small else self._frame
+        if width_px is None:
+            return _plane(self._frame if self._has_luma else self._scaled(self._frame, None, "yuv420p"))
+        if width_px == LADDER_PX:
+            return _plane(self._ladder())
+        # OpenCV halves a plane faster than FFmpeg's scaler does, which would make the colours as well.
+        source = _plane(self._ladder()) if self._is_small(width_px) else self._stored_luma(None)
+        return np.asarray(cv2.resize(source, self._stored_size(width_px), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _is_small(self, width_px: int | None) -> bool:
+        """What a picture is made from depends on its width alone, so never on what else is made."""
+        return width_px is not None and width_px <= SMALL_PX and self._width_px > LADDER_PX
+
+    def _ladder(self) -> Any:
+        return self._scaled(self._frame, LADDER_PX, "yuv420p")
 
     def _scaled(self, frame: Any, width_px: int | None, pixel_format: str) -> Any:
         from av.video.reformatter import VideoReformatter
@@ -165,6 +177,14 @@ class SmallPictures:
                 dst_color_range=LIMITED if pixel_format == "yuv420p" else None, threads=1,
             )  # fmt: skip
         return self._made[key]
+
+    @cached_property
+    def _has_luma(self) -> bool:
+        return self._frame.format.name in _LUMA_FIRST
+
+    @cached_property
+    def _lacks_matrix(self) -> bool:
+        return self._frame.colorspace == UNSPECIFIED and not self._frame.format.is_rgb
 
     @property
     def _width_px(self) -> int:

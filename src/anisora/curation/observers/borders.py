@@ -17,7 +17,7 @@ class BorderParams:
     """`plain_levels`: a row is plain when its grey values lie this close together (codecs spoil plain rows by a few)."""
 
     plain_levels: int = 14
-    step: int = 8
+    step: int = 12
     profile_columns: int = 96
     profile_rows: int = 54
 

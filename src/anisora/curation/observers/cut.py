@@ -16,25 +16,28 @@ from anisora.curation.observers import Needs
 #: Frames as TransNetV2 takes them (Soucek and Lokoc 2020): height and width.
 TINY_HW = (27, 48)
 
-#: distances in frames at which frames are compared
-LAGS = (1, 2, 4, 8, 16, 32)
+#: Distances in frames at which frames are compared, and at which one is compared with the blend of two.
+LAGS, BLEND_LAGS = (1, 8, 16, 32), (4, 8, 16)
 
 
 @dataclass(frozen=True)
 class CutParams:
-    """`keep`: which small frames are stored: those around possible transitions, all of them, or none."""
+    """`keep`: which small frames are stored: those within `margin` of places where there may be a transition (steps of
+    `step_levels` that stand out, blends of frames `apart_levels` apart, one colour), all of them, or none."""
 
     keep: str = "near"
-    margin: int = 50
+    margin: int = 45
     step_levels: float = 7.0
-    drift_levels: float = 14.0
+    apart_levels: float = 14.0
+    blend: float = 0.75
+    contrast: float = 4.0
 
 
 class Cut:
     """Per frame t:
 
-    difference float16 [T, 6]: mean absolute difference in colour to frame t - lag, for `LAGS`, 0 before the start;
-    blend float16 [T, 6]: mean |2 x_t - x_(t-lag) - x_(t+lag)|, which is small for a dissolve and large for motion;
+    difference float16 [T, 4]: mean absolute difference in colour to frame t - lag, for `LAGS`, 0 before the start;
+    blend float16 [T, 3]: mean |2 x_t - x_(t-lag) - x_(t+lag)|, small for a dissolve and large for motion, for `BLEND_LAGS`;
     histogram float16 [T]: share of pixels that change their colour class (512 of them), which motion hardly changes;
     level, contrast float16 [T]: mean and standard deviation of the grey values.
     tiny uint8 [n, 27, 48, 3] are the frames `tiny_index` [n].
@@ -44,7 +47,7 @@ class Cut:
 
     def __init__(self, params: CutParams | None = None) -> None:
         self.params = params or CutParams()
-        self.needs = Needs(width_px=96, pixels="rgb")
+        self.needs = Needs(width_px=TINY_HW[1], pixels="rgb")
         self._index: list[int] = []
         self._tiny: list[NDArray[np.uint8]] = []
 
@@ -57,27 +60,49 @@ class Cut:
     def finish(self) -> dict[str, NDArray]:
         tiny = np.stack(self._tiny)
         self._tiny.clear()
-        difference = np.stack([_lagged(tiny, lag) for lag in LAGS], axis=1)
-        kept = self._kept(difference)
         grey = tiny.reshape(len(tiny), -1)
-        return {
+        arrays: dict[str, NDArray] = {
             "index": np.array(self._index, np.int64),
-            "difference": difference.astype(np.float16),
-            "blend": np.stack([_blend(tiny, lag) for lag in LAGS], axis=1).astype(np.float16),
+            "difference": np.stack([_lagged(tiny, lag) for lag in LAGS], axis=1).astype(np.float16),
+            "blend": np.stack([_blend(tiny, lag) for lag in BLEND_LAGS], axis=1).astype(np.float16),
             "histogram": _histogram_steps(tiny).astype(np.float16),
             "level": _chunked(grey, lambda part: part.mean(axis=1)).astype(np.float16),
             "contrast": _chunked(grey, lambda part: part.std(axis=1)).astype(np.float16),
-            "tiny": tiny[kept],
-            "tiny_index": np.array(self._index, np.int64)[kept],
         }
+        kept = self._kept(arrays)
+        return arrays | {"tiny": tiny[kept], "tiny_index": arrays["index"][kept]}
 
-    def _kept(self, difference: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _kept(self, arrays: dict[str, NDArray]) -> NDArray[np.int64]:
         """The positions of the frames to store."""
+        count = len(arrays["index"])
         if self.params.keep != "near":
-            return np.arange(len(difference) if self.params.keep == "all" else 0)
-        wanted = (difference[:, 0] > self.params.step_levels) | (difference[:, 3] > self.params.drift_levels)
-        reach = np.convolve(wanted, np.ones(2 * self.params.margin + 1), mode="same") > 0.5 if wanted.any() else wanted
-        return np.flatnonzero(reach[: len(wanted)])
+            return np.arange(count if self.params.keep == "all" else 0)
+        wanted = arrays["contrast"] < self.params.contrast
+        step = arrays["difference"][:, 0].astype(np.float32)
+        wanted |= (step >= self.params.step_levels) & (step > 1.2 * beside(step))
+        for column, lag in enumerate(BLEND_LAGS):
+            apart = apart_around(arrays["difference"], lag)
+            wanted |= (apart >= self.params.apart_levels) & (arrays["blend"][:, column] < self.params.blend * apart)
+        near = np.zeros(count + 1, np.int64)
+        at = np.flatnonzero(wanted)
+        np.add.at(near, np.maximum(at - self.params.margin, 0), 1)
+        np.add.at(near, np.minimum(at + self.params.margin + 1, count), -1)
+        return np.flatnonzero(np.cumsum(near[:-1]) > 0)
+
+
+def beside(step: NDArray[np.float32], reach: int = 4) -> NDArray[np.float32]:
+    """The largest step within `reach` frames before or after each, itself left out."""
+    padded = np.pad(step, reach)
+    shifted = [padded[reach + k : reach + k + len(step)] for k in range(-reach, reach + 1) if k]
+    return np.max(shifted, axis=0)
+
+
+def apart_around(difference: NDArray, lag: int) -> NDArray[np.float32]:
+    """The difference between the frames `lag` before and after each, 0 where there are none."""
+    apart = np.zeros(len(difference), np.float32)
+    if len(apart) > 2 * lag:
+        apart[lag:-lag] = difference[2 * lag :, LAGS.index(2 * lag)]
+    return apart
 
 
 #: frames worked on at once: small enough to stay in the processor's cache

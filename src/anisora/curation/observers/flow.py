@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
 
-#: DIS compares patches of 8 pixels at a quarter of the size: smaller pictures have no flow.
-LEAST_PX = 48
+#: DIS compares patches of 8 pixels: smaller pictures have no flow.
+LEAST_PX = 20
 
 
 @dataclass(frozen=True)
 class FlowParams:
-    """`fps`: how often; `still_levels`: a picture in which no block differs by more is the same drawing, held."""
+    """`fps`: how often; `still_levels`: a picture in which no block differs by more is the same drawing, held.
+
+    80 px wide, DIS looks as closely as its fastest preset does at 320 px, which computes at a quarter of the size.
+    """
 
     fps: float = 8.0
-    width_px: int = 320
+    width_px: int = 80
     still_levels: float = 1.5
 
 
@@ -38,6 +41,7 @@ class Flow:
         self.params = params or FlowParams()
         self.needs = Needs(width_px=self.params.width_px, fps=self.params.fps)
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
+        self._dis.setFinestScale(0)
         self._last: tuple[int, NDArray[np.uint8]] | None = None
         self._rows: list[tuple[float, ...]] = []
 
@@ -50,7 +54,7 @@ class Flow:
             self._rows.append((index, index, 0.0, 0.0))
             return
         since, before = self._last
-        size = frame.shape[1] // 16, frame.shape[0] // 16
+        size = frame.shape[1] // 4, frame.shape[0] // 4
         blocks = cv2.resize(
             cv2.absdiff(before, frame), (max(1, size[0]), max(1, size[1])), interpolation=cv2.INTER_AREA
         )
@@ -58,8 +62,7 @@ class Flow:
             self._rows.append((index, index, 0.0, 0.0))
             return
         flow = self._dis.calc(before, frame, None)
-        small = cv2.resize(flow, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-        length = cv2.magnitude(small[..., 0], small[..., 1]).ravel() / frame.shape[1]
+        length = cv2.magnitude(flow[..., 0], flow[..., 1]).ravel() / frame.shape[1]
         fastest = max(1, length.size // 20)
         self._rows.append((index, since, float(length.mean()), float(np.partition(length, -fastest)[-fastest:].mean())))
         self._last = index, frame

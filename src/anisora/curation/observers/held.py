@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
 
-MIDDLE = np.array([0.5, 0.5])
+#: zoom, turn, x, y and the fit of a camera that does not move
+NO_CAMERA = (0.0, 0.0, 0.0, 0.0, 1.0)
 
 #: Smaller pictures are compared as they are: DIS finds no patches in them.
 LEAST_PX = 40
@@ -40,7 +41,7 @@ class Held:
     difference, residual float32 [T]: the mean of the three most different blocks, in grey levels, before and after the
     camera's move is taken out; mean float32 [T]: the mean of all differences; camera float32 [T, 4]: scale - 1, turn
     (radians), shift in x and y in widths of the picture, about its middle; fit float32 [T]: share of the textured
-    blocks that follow the camera; own float32 [T]: how far the fastest blocks go beyond the camera, in widths.
+    blocks that follow the camera.
     """
 
     name, version = "held", 1
@@ -52,60 +53,85 @@ class Held:
         self.needs = Needs(width_px=self.params.width_px)
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
         self._dis.setFinestScale(0)
+        self._dis.setPatchStride(6)  # 4 is the preset; the camera fits as well and costs half
         self._previous: NDArray[np.uint8] | None = None
         self._rows: list[tuple[Any, ...]] = []
 
     def feed(self, index: int, pts: int, frame: NDArray[np.uint8]) -> None:
         previous, self._previous = self._previous, frame.copy()
         if previous is None or previous.shape != frame.shape:
-            self._rows.append((index, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-            return
-        difference, mean = self._most(previous, self._previous)
-        if difference < self.params.still_levels or min(frame.shape) < LEAST_PX:
-            self._rows.append((index, difference, difference, mean, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-            return
-        self._rows.append((index, difference, *self._registered(previous, self._previous, difference, mean)))
+            self._rows.append((index, 0.0, 0.0, 0.0, *NO_CAMERA))
+        else:
+            self._rows.append((index, *self._compared(previous, self._previous)))
 
-    def _most(self, a: NDArray, b: NDArray) -> tuple[float, float]:
-        """The mean of the three most different blocks, and the mean of all."""
+    def _compared(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[float, ...]:
+        """difference, residual, mean, the camera and how well it fits."""
+        blocks = self._differences(a, b)
+        difference, mean = _most(blocks), float(blocks.mean())
+        if difference < self.params.still_levels or min(a.shape) < LEAST_PX:
+            return difference, difference, mean, *NO_CAMERA
+        halves = [_half(picture) for picture in (a, b)]
+        texture = self._texture(halves[1])
+        # Most drawings move before a camera that does not, which needs no flow to see.
+        if (textured := texture > 1).any() and (blocks < 0.05 * texture + 0.3)[textured].mean() > 0.5:
+            return difference, difference, mean, *NO_CAMERA
+        flow = 2 * _resized(self._dis.calc(*halves, None), texture.shape[::-1])
+        (zoom, turn, x, y), error = fit_similarity(flow, texture, *a.shape[::-1])
+        residual = _most(self._differences(_moved(a, b, zoom, turn, x, y), b))
+        fit = float((error[textured] < 0.5).mean()) if textured.any() else 1.0
+        return difference, min(residual, difference), mean, zoom, turn, x / a.shape[1], y / a.shape[1], fit
+
+    def _differences(self, a: NDArray, b: NDArray) -> NDArray[np.float32]:
+        """How much the blocks of two pictures differ."""
         import cv2
 
-        blocks = self._blocks(np.asarray(cv2.absdiff(a, b)))
-        return float(np.partition(blocks.ravel(), -3)[-3:].mean()), float(blocks.mean())
+        return self._blocks(np.asarray(cv2.absdiff(a, b)), self.params.block_px)
 
-    def _blocks(self, picture: NDArray, shrunk: int = 1) -> NDArray[np.float32]:
-        """The means of blocks of a picture, or of one `shrunk` by a factor."""
+    def _texture(self, half: NDArray) -> NDArray[np.float32]:
+        """The mean step between neighbouring pixels of the blocks of a picture of half the size."""
         import cv2
 
-        side = self.params.block_px // shrunk
-        size = max(2, picture.shape[1] // side), max(2, picture.shape[0] // side)
-        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+        across, down = cv2.absdiff(half[:, 1:], half[:, :-1]), cv2.absdiff(half[1:], half[:-1])
+        return self._blocks(
+            np.asarray(cv2.addWeighted(across[1:], 0.5, down[:, 1:], 0.5, 0)), self.params.block_px // 2
+        )
 
-    def _registered(self, a: NDArray, b: NDArray, difference: float, mean: float) -> tuple[float, ...]:
-        import cv2
-
-        height, width = a.shape
-        half = (width + 1) // 2, (height + 1) // 2
-        halves = [cv2.resize(picture, half, interpolation=cv2.INTER_AREA) for picture in (a, b)]
-        flow = self._dis.calc(*halves, None)
-        across, down = cv2.absdiff(halves[1][:, 1:], halves[1][:, :-1]), cv2.absdiff(halves[1][1:], halves[1][:-1])
-        texture = self._blocks(np.asarray(cv2.addWeighted(across[1:], 0.5, down[:, 1:], 0.5, 0)), 2)
-        block_flow = 2 * cv2.resize(flow, texture.shape[::-1], interpolation=cv2.INTER_AREA)
-        (zoom, turn, x, y), error = fit_similarity(block_flow, texture, width, height)
-        matrix = np.array([[1 + zoom, -turn, x], [turn, 1 + zoom, y]])
-        matrix[:, 2] += MIDDLE * (width - 1, height - 1) - matrix[:, :2] @ (MIDDLE * (width - 1, height - 1))
-        moved = cv2.warpAffine(a, matrix, (width, height), b.copy(), cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
-        residual, _ = self._most(moved, b)
-        apart = error[texture > 1]
-        fit = float((apart < 0.5).mean()) if apart.size else 1.0
-        own = float(np.partition(apart, -3)[-3:].mean()) if apart.size >= 3 else 0.0
-        return min(residual, difference), mean, zoom, turn, x / width, y / width, fit, own / width
+    def _blocks(self, picture: NDArray, side_px: int) -> NDArray[np.float32]:
+        height, width = picture.shape
+        return _resized(picture, (max(2, (width + 1) // side_px), max(2, (height + 1) // side_px))).astype(np.float32)
 
     def finish(self) -> dict[str, NDArray]:
-        rows = np.array(self._rows, np.float64).reshape(-1, 10)
-        names = {"difference": 1, "residual": 2, "mean": 3, "fit": 8, "own": 9}
+        rows = np.array(self._rows, np.float64).reshape(-1, 9)
+        names = {"difference": 1, "residual": 2, "mean": 3, "fit": 8}
         arrays = {name: rows[:, column].astype(np.float32) for name, column in names.items()}
         return {"index": rows[:, 0].astype(np.int64), **arrays, "camera": rows[:, 4:8].astype(np.float32)}
+
+
+def _most(blocks: NDArray[np.float32]) -> float:
+    """The mean of the three largest."""
+    return float(np.partition(blocks.ravel(), -3)[-3:].mean())
+
+
+def _resized(picture: Any, size: tuple[int, ...]) -> NDArray:
+    import cv2
+
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+
+
+def _half(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = picture.shape
+    return _resized(picture, ((width + 1) // 2, (height + 1) // 2))
+
+
+def _moved(a: NDArray, b: NDArray, zoom: float, turn: float, x: float, y: float) -> NDArray:
+    """Picture `a` moved by the camera onto `b`, whose pixels show where `a` has none."""
+    import cv2
+
+    height, width = a.shape
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrix = np.array([[1 + zoom, -turn, x], [turn, 1 + zoom, y]])
+    matrix[:, 2] += middle - matrix[:, :2] @ middle
+    return np.asarray(cv2.warpAffine(a, matrix, (width, height), b.copy(), cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT))
 
 
 @cache
@@ -129,7 +155,7 @@ def fit_similarity(
     target = flow_HW2.reshape(count, 2).T.reshape(-1).astype(np.float64)
     base = np.minimum(weight_HW.ravel(), 12.0) + 1e-3
     camera = np.array([0, 0, _weighted_median(target[:count], base), _weighted_median(target[count:], base)])
-    for scale in (2.0, 1.0, 0.5, 0.25, 0.25):
+    for scale in (2.0, 1.0, 0.5, 0.25):
         error = target - design @ camera
         weight = base / (1 + (error[:count] ** 2 + error[count:] ** 2) / scale**2) ** 2
         weighted = design.T * np.concatenate([weight, weight])

@@ -13,6 +13,8 @@ from anisora.curation.observers import Needs
 
 @dataclass(frozen=True)
 class ThumbnailParams:
+    """`fps`: how often; `width_px` and `quality` of the JPEG files."""
+
     fps: float = 2.0
     width_px: int = 256
     quality: int = 85
