@@ -69,7 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=24, metavar="K", help="seeds N to N+K-1, one clip each")
     parser.add_argument("--size", type=int, default=96, metavar="PX", help="side of the square clips")
     parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--fps", type=int, default=8)
+    parser.add_argument("--fps", type=int, help="default: the checkpoint's own rate")
     parser.add_argument("--model", default="bundled", metavar="NAME_OR_PATH")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the frames of every arm; run again to go on")
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="measure what --keep wrote")

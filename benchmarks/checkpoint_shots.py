@@ -46,13 +46,13 @@ FIRST_OBJECT = 10
 class Checkpoint:
     """A loaded pipeline, and what is asked of it here: shots, latents, and its VAE's reconstructions."""
 
-    def __init__(self, model: str, size_px: tuple[int, int], num_frames: int, fps: int) -> None:
+    def __init__(self, model: str, size_px: tuple[int, int], num_frames: int, fps: int | None) -> None:
         self.info = catalog.resolve(model)
         # As `anisora generate` loads it: device and dtype are part of what is measured.
         self.pipeline, _ = Session().pipeline(model)
         self.codec = Codec(self.pipeline.vae)
         self.weights_sha256 = catalog.weights_sha256(self.info.path)
-        self.size_px, self.num_frames, self.fps = size_px, num_frames, fps
+        self.size_px, self.num_frames, self.fps = size_px, num_frames, fps or round(self.info.native.fps)
 
     def about(self) -> dict[str, Any]:
         """What is the same for all clips, for run.json."""

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
-from anisora.models.guide_decoder import GuideDecoder, neighbours, warp
+from anisora.models.guide_decoder import GuideDecoder, expected_offset, local_cost, neighbours, warp
 
 
 def test_warp_looks_up_at_pixel_plus_flow():
@@ -19,10 +20,25 @@ def test_neighbours_are_the_nearest_given_frames():
     assert neighbours([False, False]) == []
 
 
+def test_local_cost_equals_gathering_every_neighbourhood():
+    a, b = torch.randn(2, 2, 8, 6, 10, generator=torch.Generator().manual_seed(0))
+    gathered = functional.unfold(b, 5, padding=2).view(2, 8, 25, 60) * a.reshape(2, 8, 1, 60)
+    torch.testing.assert_close(local_cost(a, b, 2), gathered.sum(1).view(2, 25, 6, 10))
+
+
+def test_likeness_points_to_where_the_picture_went():
+    """Features shifted by 2 cells right and 1 up are found there: the cost's order and the offset's agree."""
+    a = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+    b = torch.roll(a, (-1, 2), dims=(2, 3))
+    a, b = functional.normalize(a, dim=1), functional.normalize(b, dim=1)
+    offset = expected_offset(40 * local_cost(a, b, 3), 3)[0, :, 4:-4, 4:-4]
+    torch.testing.assert_close(offset, torch.tensor([2.0, -1.0]).view(2, 1, 1).expand_as(offset), atol=0.1, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def decoder():
     torch.manual_seed(0)
-    return GuideDecoder(dims=(8, 8), depth=1).eval()
+    return GuideDecoder(dims=(8, 8, 8), features=4).eval()
 
 
 def test_without_a_whole_guide_nothing_changes(decoder):
@@ -32,10 +48,11 @@ def test_without_a_whole_guide_nothing_changes(decoder):
     assert torch.equal(decoder.refine(video, video, keep), video)
 
 
-def test_an_untrained_decoder_blends_without_moving(decoder):
-    """Zero flow and equal weights: the mean of both guides and the decoded frame, exactly."""
+def test_an_untrained_decoder_blends_evenly(decoder):
+    """Equal weights and no residual: where guides are of one colour, the mean of both and of the decoded frame."""
     generator = torch.Generator().manual_seed(0)
-    video, truth = torch.rand(2, 1, 3, 5, 16, 16, generator=generator)
+    video = torch.rand(1, 3, 5, 16, 16, generator=generator)
+    truth = torch.rand(1, 3, 5, 1, 1, generator=generator).expand(-1, -1, -1, 16, 16)
     keep = torch.zeros(1, 5, 16, 16)
     keep[:, 0] = keep[:, 4] = 1
     with torch.no_grad():
@@ -45,7 +62,7 @@ def test_an_untrained_decoder_blends_without_moving(decoder):
 
 def test_a_frame_does_not_depend_on_frames_that_are_neither_it_nor_its_guides(decoder):
     generator = torch.Generator().manual_seed(0)
-    torch.nn.init.normal_(decoder.coarse.out.weight, std=0.05, generator=generator)
+    torch.nn.init.normal_(decoder.out.weight, std=0.05, generator=generator)
     video = torch.rand(1, 3, 5, 16, 16, generator=generator)
     keep = torch.zeros(1, 5, 16, 16)
     keep[:, 0] = 1
@@ -55,3 +72,13 @@ def test_a_frame_does_not_depend_on_frames_that_are_neither_it_nor_its_guides(de
         one, two = decoder.refine(video, video, keep), decoder.refine(other, other, keep)
     assert torch.equal(one[:, :, 2], two[:, :, 2])
     assert not torch.equal(one[:, :, 3], two[:, :, 3])
+
+
+def test_a_frame_given_whole_comes_out_as_given(decoder):
+    video, truth = torch.rand(2, 1, 3, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    keep = torch.zeros(1, 5, 16, 16)
+    keep[:, 0] = keep[:, 3] = 1
+    with torch.no_grad():
+        out = decoder.refine(video, truth, keep)
+    assert torch.equal(out[:, :, [0, 3]], truth[:, :, [0, 3]])
+    assert not torch.equal(out[:, :, 1], truth[:, :, 1])

@@ -13,6 +13,7 @@ from anisora.synthetic import (
     RESERVED_COMBINATIONS,
     STYLES,
     caption,
+    flows_between,
     plan_clip,
     render_clip,
     render_plan,
@@ -150,6 +151,15 @@ def test_flow_beats_standing_still(clips):
             flow.append(np.abs(colour - now)[inside].mean())
             still.append(np.abs(clip.video_THWC[k + 1] - now)[inside].mean())
     assert np.mean(flow) < 0.55 * np.mean(still)
+
+
+def test_flow_between_any_two_frames_is_that_of_the_answer_key_for_neighbours(clips):
+    flow = flows_between(1000, 0, [(1, 2), (4, 0)], split="seen", size_px=(80, 80))
+    np.testing.assert_allclose(flow[0], clips[0].truth.flow_THW2[1], atol=1e-5)
+    video = clips[0].video_THWC.astype(float)
+    y, x = np.mgrid[:80, :80]
+    colour, inside = _look_up(video[0], np.stack([x, y], -1) + flow[1])
+    assert np.abs(colour - video[4])[inside].mean() < 0.8 * np.abs(video[0] - video[4])[inside].mean()
 
 
 def test_camera_truth_is_the_flow_of_the_ground():

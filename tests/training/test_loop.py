@@ -3,13 +3,22 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from anisora.errors import BadConfig, Diverged
-from anisora.training.loop import LoopSettings, Task, averaged_weights, learning_rate, load_averaged, train
+from anisora.training.loop import (
+    LoopSettings,
+    Task,
+    averaged_weights,
+    build_optimisers,
+    learning_rate_factor,
+    load_averaged,
+    train,
+)
 
 
 def regression(poison_at=None, kill_at=None):
@@ -24,16 +33,24 @@ def regression(poison_at=None, kill_at=None):
         error = (module(x) - x[:, :2]).square().mean()
         return error * (float("nan") if step == poison_at else 1), {}
 
-    return Task(name="regression", modules={"map": module}, loss=loss, samples_per_step=8)
+    return Task(
+        name="regression",
+        modules={"map": module},
+        loss=loss,
+        samples_per_step=8,
+        matrices=lambda name: "weight" in name,
+    )
 
 
 SETTINGS = LoopSettings(steps=40, warmup_steps=5, log_every_steps=1, learning_rate=0.05)
 
 
-def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(tmp_path):
-    assert train(regression(), SETTINGS, tmp_path / "whole")
-    assert not train(regression(kill_at=17), SETTINGS, tmp_path / "cut")
-    assert train(regression(), SETTINGS, tmp_path / "cut")
+@pytest.mark.parametrize("muon_learning_rate", [0.0, 0.05])
+def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(tmp_path, muon_learning_rate):
+    settings = replace(SETTINGS, muon_learning_rate=muon_learning_rate)
+    assert train(regression(), settings, tmp_path / "whole")
+    assert not train(regression(kill_at=17), settings, tmp_path / "cut")
+    assert train(regression(), settings, tmp_path / "cut")
     whole, cut = averaged_weights(tmp_path / "whole"), averaged_weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
@@ -42,6 +59,21 @@ def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(tmp_path):
 
     assert losses("whole") == losses("cut")
     assert [step for step, _ in losses("cut")] == list(range(40))
+
+
+def test_muon_steps_the_matrices_alone():
+    """A first Muon step is as large in every direction of a matrix (its singular values are equal); AdamW's is not."""
+    settings = replace(SETTINGS, muon_learning_rate=0.05, weight_decay=0.0)
+    task = regression()
+    module = task.modules["map"]
+    before = module.weight.detach().clone()
+    optimisers = build_optimisers({f"map.{name}": p for name, p in module.named_parameters()}, task, settings)
+    assert [type(optimiser).__name__ for optimiser in optimisers] == ["Muon", "AdamW"]
+    task.loss(0, torch.Generator().manual_seed(0))[0].backward()
+    for optimiser in optimisers:
+        optimiser.step()
+    sizes = torch.linalg.svdvals(module.weight.detach() - before)
+    assert sizes.min() > 0.5 * sizes.max()
 
 
 def test_time_out_saves_and_says_unfinished(tmp_path):
@@ -86,7 +118,7 @@ def test_loading_averages(tmp_path):
 
 
 def test_learning_rate_rises_stays_and_falls():
-    rates = [learning_rate(step, SETTINGS) / SETTINGS.learning_rate for step in range(40)]
+    rates = [learning_rate_factor(step, SETTINGS) for step in range(40)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[5:28] == [1.0] * 23
     assert rates[39] == pytest.approx(1 / 12)

@@ -16,7 +16,7 @@ from anisora.training.run import load_config, main
 RECIPE = Path(__file__).parents[2] / "configs" / "bundled.yaml"
 MINIATURE = (
     "data.clips=12",
-    "data.frames=9",
+    "data.frames=17",
     "data.buckets=[[32, 32, 0.75], [48, 32, 0.25]]",
     "model.codec.z_dim=8",
     "model.codec.fit_clips=8",
@@ -31,11 +31,14 @@ MINIATURE = (
     "model.denoiser.max_text_tokens=16",
     "model.denoiser.batch=2",
     "model.denoiser.frames=[9, 5]",
-    "model.sharpener.dims=[8, 8]",
-    "model.sharpener.depth=1",
+    "model.denoiser.half_rate_steps=2",
+    "model.sharpener.dims=[8, 8, 8]",
+    "model.sharpener.features=4",
     "model.sharpener.batch=1",
     "model.sharpener.rows=2",
-    "model.sharpener.crop_px=32",
+    "model.sharpener.frames=9",
+    "model.sharpener.flow_clips=4",
+    "model.sharpener.flow_frames=2",
     "stages.codec.steps=4",
     "stages.sharpener.steps=3",
     "stages.denoiser.steps=4",
@@ -49,15 +52,15 @@ def corpus_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def buckets(corpus_folder):
-    settings = CorpusSettings(clips=12, frames=9, buckets=((32, 32, 0.75), (48, 32, 0.25)))
+    settings = CorpusSettings(clips=12, frames=17, buckets=((32, 32, 0.75), (48, 32, 0.25)))
     return open_corpus(settings, corpus_folder, workers=1)
 
 
 def test_corpus_holds_the_clips_it_names(buckets, corpus_folder):
     from anisora.synthetic import render_clip
 
-    assert [bucket.video_NTHWC.shape for bucket in buckets] == [(9, 9, 32, 32, 3), (3, 9, 32, 48, 3)]
-    clip = render_clip(0, 2 * 2 + 1, n_frames=9, fps=8, size_px=(48, 32))
+    assert [bucket.video_NTHWC.shape for bucket in buckets] == [(9, 17, 32, 32, 3), (3, 17, 32, 48, 3)]
+    clip = render_clip(0, 2 * 2 + 1, n_frames=17, fps=16, size_px=(48, 32))
     assert np.array_equal(buckets[1].video_NTHWC[2], clip.video_THWC)
     assert buckets[1].captions[2] == clip.caption
     with pytest.raises(BadConfig, match="another corpus"):
@@ -68,7 +71,7 @@ def test_interrupted_rendering_goes_on(buckets, corpus_folder):
     folder = corpus_folder / "1-48x32"
     before = np.array(buckets[1].video_NTHWC)
     (folder / "0.json").unlink()
-    settings = CorpusSettings(clips=12, frames=9, buckets=((32, 32, 0.75), (48, 32, 0.25)))
+    settings = CorpusSettings(clips=12, frames=17, buckets=((32, 32, 0.75), (48, 32, 0.25)))
     again = open_corpus(settings, corpus_folder, workers=1)
     assert np.array_equal(again[1].video_NTHWC, before)
 
@@ -107,7 +110,7 @@ def test_recipe_trains_resumes_and_exports(tmp_path):
     assert main(RECIPE, overrides, max_minutes=0) is None
     folder = main(RECIPE, overrides)
     assert folder == tmp_path / "run" / "export"
-    for stage, steps in (("codec", 4), ("sharpener", 3), ("denoiser", 4)):
+    for stage, steps in (("codec", 4), ("denoiser", 4), ("sharpener", 3)):
         rows = [json.loads(line) for line in (tmp_path / "run" / stage / "log.jsonl").open()]
         assert rows[-1]["step"] == steps - 1
     _stock_and_ours_open(folder)

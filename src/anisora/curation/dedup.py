@@ -161,11 +161,12 @@ def _align(
         [[box[2] - box[0], 0, box[0] * width], [0, box[3] - box[1], box[1] * height]], np.float32
     )  # from pixels of the part to pixels of the whole
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
+    everywhere = np.full_like(whole_HW, 255)
     candidates = [start]
     try:
-        _, refined = cv2.findTransformECC(part_HW, whole_HW, start.copy(), cv2.MOTION_AFFINE, criteria, None, 3)  # type: ignore[call-overload]
+        _, refined = cv2.findTransformECC(part_HW, whole_HW, start.copy(), cv2.MOTION_AFFINE, criteria, everywhere, 3)
         if np.abs(refined[[0, 1], [1, 0]]).max() < 0.06 and abs(refined[0, 0] / refined[1, 1] - 1) < 0.45:
-            candidates.append(refined)
+            candidates.append(np.asarray(refined, np.float32))
     except cv2.error:  # it did not converge: the pictures have little in common
         pass
     scored = [(_likeness(whole_HW, part_HW, m, params), m) for m in candidates]

@@ -69,7 +69,7 @@ def _words(letters_HW: NDArray[np.float32], links_HW: NDArray[np.float32]) -> li
         core = (own & ~(links[part] & ~letters[part])).astype(np.uint8)
         grow = int(np.sqrt(area * min(w, h) / (w * h)) * 2)
         grown = cv2.dilate(np.pad(core, grow), np.ones((1 + grow, 1 + grow), np.uint8))
-        points = np.argwhere(grown)[:, ::-1].astype(np.float32) + (x - grow, y - grow)
+        points = (np.argwhere(grown)[:, ::-1] + (x - grow, y - grow)).astype(np.float32)
         words.append(cv2.boxPoints(cv2.minAreaRect(points)).astype(np.float32))
     return words
 

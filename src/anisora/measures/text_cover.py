@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,11 @@ def edge_cover(clip: ClipView) -> Score:
     Thin lines count too, so it ranks; it does not decide.
     """
     signal = clip.signals.get("text_edges")
-    about: dict[str, Any] = {"name": "edge_cover", "version": 1, "unit": "share"}
     if signal is None or not len(signal["cover"]):
-        return Score(**about, raw=None, reason="no_signal")
-    return Score(**about, raw=float(np.mean(signal["cover"])), per_frame=np.asarray(signal["cover"]))
+        reason = "no_signal" if signal is None else "too_short"
+        return Score(name="edge_cover", version=1, unit="share", raw=None, reason=reason)
+    shares = np.asarray(signal["cover"])
+    return Score(name="edge_cover", version=1, unit="share", raw=float(shares.mean()), per_frame=shares)
 
 
 def text_cover(

@@ -3,11 +3,18 @@
 A checkpoint may hold this part in `guide_decoder/`; those without it simply decode as they always did. For every frame
 the nearest guide before and after is warped by a learned flow towards the decoded frame; a learned weight chooses per
 pixel between the two warped guides and the decoded frame plus a small residual. The decoded frame says where things are,
-so without a model that puts them there this part shows nothing new. RIFE (Huang et al., 2022) showed the coarse-to-fine
-flow-and-blend form for interpolation; here the target frame is known, only blurred.
+so without a model that puts them there this part shows nothing new.
+
+The flow comes from matching: features of the decoded frame are compared with those of the decoded guides around every
+place (a local cost volume, as in PWC-Net, Sun et al. 2018), coarse to fine; blending two warped ends follows RIFE (Huang
+et al. 2022). Here the frame in between is known, only blurred. A frame that is given whole comes out as it was given.
 """
 
 from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
 
 import torch
 from diffusers import ModelMixin
@@ -44,70 +51,146 @@ def neighbours(given_T: list[bool]) -> list[tuple[int, int]]:
     return pairs
 
 
+def local_cost(a_BCHW: Tensor, b_BCHW: Tensor, radius: int) -> Tensor:
+    """How like `a` at each place is `b` there and up to `radius` cells around, zero beyond the edge: the product of
+    features, [B, (2 radius + 1)**2, H, W], row by row of the neighbourhood."""
+    b, _, h, w = a_BCHW.shape
+    across = 2 * radius + 1
+    padded_BCHW = functional.pad(b_BCHW, (radius,) * 4)
+    a_BHWC = a_BCHW.permute(0, 2, 3, 1).contiguous()
+    at = torch.arange(w, device=a_BCHW.device)[:, None] + torch.arange(across, device=a_BCHW.device)
+    at_BHWK = at.expand(b, h, w, across)
+    # Whole rows against whole rows, then the diagonals: more products than needed, but matrix products, and a tenth of
+    # the memory traffic of gathering every neighbourhood first.
+    rows = [
+        (a_BHWC @ padded_BCHW[:, :, down : down + h].permute(0, 2, 1, 3)).gather(3, at_BHWK) for down in range(across)
+    ]
+    return torch.cat(rows, dim=3).permute(0, 3, 1, 2)
+
+
+def expected_offset(logits_BKYX: Tensor, radius: int) -> Tensor:
+    """The mean offset (x, y) in cells, [B, 2, Y, X], under the softmax of logits over a neighbourhood, ordered as in
+    `local_cost`."""
+    reach = torch.arange(-radius, radius + 1, device=logits_BKYX.device, dtype=logits_BKYX.dtype)
+    offsets_K2 = torch.stack([reach.repeat(len(reach)), reach.repeat_interleave(len(reach))], dim=1)
+    return torch.einsum("bkyx,kc->bcyx", torch.softmax(logits_BKYX, dim=1), offsets_K2)
+
+
 def _conv(dim_in: int, dim_out: int, stride: int = 1) -> nn.Module:
     return nn.Sequential(nn.Conv2d(dim_in, dim_out, 3, stride, 1), nn.LeakyReLU(0.1))
 
 
-class _Matcher(nn.Module):
-    """Flow to both guides, blend logits and a residual, predicted at 1/`scale` size from what is known so far."""
+def _convs(*dims: int) -> nn.Module:
+    return nn.Sequential(*[_conv(a, b) for a, b in itertools.pairwise(dims)])
 
-    def __init__(self, channels_in: int, dim: int, scale: int, depth: int) -> None:
-        super().__init__()
-        self.scale = scale
-        self.enter = nn.Sequential(_conv(channels_in * scale**2, dim), _conv(dim, 2 * dim, 2))
-        self.body = nn.Sequential(*[_conv(2 * dim, 2 * dim) for _ in range(depth)])
-        self.leave = nn.Sequential(nn.Conv2d(2 * dim, 4 * dim, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1))
-        self.out = nn.Conv2d(2 * dim, 10, 3, padding=1)
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)
 
-    def forward(self, known_BCHW: Tensor) -> Tensor:
-        small = functional.pixel_unshuffle(known_BCHW, self.scale)
-        entered = self.enter[0](small)
-        hidden = self.enter[1](entered)
-        hidden = self.leave(hidden + self.body(hidden))
-        out = self.out(torch.cat([entered, hidden], dim=1))
-        out = functional.interpolate(out, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        # Flow counts in pixels of the full frame: one unit of the small map is `scale` of them.
-        return torch.cat([out[:, :4] * self.scale, out[:, 4:]], dim=1)
+def _zero_out(dim_in: int, dim_out: int) -> nn.Conv2d:
+    """A last convolution that starts as nothing, so that training starts from no flow and an even blend."""
+    conv = nn.Conv2d(dim_in, dim_out, 3, padding=1)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
+
+
+def _larger(flow_B4HW: Tensor) -> Tensor:
+    """Two flows on a grid of twice the size; they count in pixels of the full frame, so values stay."""
+    return functional.interpolate(flow_B4HW, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Parts(NamedTuple):
+    """What frames are put together from."""
+
+    moved_B12HW: Tensor
+    """The guides, warped: true before, true after, decoded before, decoded after."""
+    weight_B3HW: Tensor
+    """How much of before, after and the decoded frame; sums to 1."""
+    residual_B3HW: Tensor
+    flows: tuple[Tensor, ...]
+    """Flow to before and after (x, y each, in px of the full frame) as known at a quarter, at half and at full size."""
+
+    def frame(self, decoded_B3HW: Tensor) -> Tensor:
+        """The sharpened frame."""
+        moved, weight = self.moved_B12HW, self.weight_B3HW
+        blended = weight[:, :1] * moved[:, :3] + weight[:, 1:2] * moved[:, 3:6] + weight[:, 2:] * decoded_B3HW
+        return (blended + self.residual_B3HW).clamp(-1, 1)
 
 
 class GuideDecoder(ModelMixin, ConfigMixin):
-    """Sharpens a decoded video with its own guides; see the module's text."""
+    """Sharpens a decoded video with its own guides; see the module's text. Frame sides must be multiples of 8 px."""
 
     @register_to_config
-    def __init__(self, dims: tuple[int, int] = (64, 32), scales: tuple[int, int] = (4, 2), depth: int = 4) -> None:
+    def __init__(self, dims: tuple[int, int, int] = (96, 64, 40), features: int = 32) -> None:
         super().__init__()
-        # decoded target, decoded and true guides (5 x 3 channels) and the two distances in time
-        self.coarse = _Matcher(17, dims[0], scales[0], depth)
-        # as above, guides already warped, plus the estimate so far (flow 4, logits 3, residual 3)
-        self.fine = _Matcher(27, dims[1], scales[1], depth)
+        coarse, middle, fine = dims
+        self.to_quarter = nn.Sequential(_conv(3 * 16, features), _conv(features, features))
+        self.to_eighth = nn.Sequential(_conv(features, 2 * features, 2), _conv(2 * features, 2 * features))
+        # How much likeness counts, before anything is learnt about where to look.
+        self.trust = nn.Parameter(torch.tensor([8.0, 8.0]))
+        # Costs towards both guides, the target's features, the two distances.
+        self.coarse = _convs(2 * 81 + 2 * features + 2, coarse + 32, coarse, coarse)
+        self.coarse_logits = _zero_out(coarse, 2 * 81)
+        self.coarse_on = nn.Conv2d(coarse, middle, 1)
+        self.middle = _convs(2 * 25 + features + 2 + 4 + middle // 4, middle, middle, middle)
+        self.middle_logits = _zero_out(middle, 2 * 25)
+        self.middle_on = nn.Conv2d(middle, fine * 2, 1)
+        # Target, both guides as given and as decoded (5 x 3 channels), 2 x 2 pixels each; flow; distances.
+        self.fine = _convs(15 * 4 + 4 + 2 + fine // 2, fine, fine, fine)
+        self.fine_flow = _zero_out(fine, 4)
+        # Per pixel: three blend logits and a residual in three colours.
+        self.out = _zero_out(fine, 6 * 4)
 
     def forward(self, decoded_B3HW: Tensor, guides_B12HW: Tensor, distance_B2: Tensor) -> Tensor:
         """One sharpened frame per row. `guides`: true before, true after, decoded before, decoded after (3 channels each);
         `distance`: frames from the target to each guide, in tenths of a frame."""
-        b, _, h, w = decoded_B3HW.shape
-        planes = distance_B2[:, :, None, None].expand(b, 2, h, w)
-        estimate = self.coarse(torch.cat([decoded_B3HW, guides_B12HW, planes], dim=1))
-        estimate = estimate + self.fine(
-            torch.cat([decoded_B3HW, self._moved(guides_B12HW, estimate), planes, estimate], dim=1)
-        )
-        moved = self._moved(guides_B12HW, estimate)
-        weight = torch.softmax(estimate[:, 4:7], dim=1)
-        blended = weight[:, :1] * moved[:, :3] + weight[:, 1:2] * moved[:, 3:6] + weight[:, 2:] * decoded_B3HW
-        return (blended + estimate[:, 7:10]).clamp(-1, 1)
+        return self.parts(decoded_B3HW, guides_B12HW, distance_B2).frame(decoded_B3HW)
+
+    def parts(self, decoded_B3HW: Tensor, guides_B12HW: Tensor, distance_B2: Tensor) -> Parts:
+        """As `forward`, before the pieces are put together."""
+        quarter, eighth = self._features(decoded_B3HW)
+        before, after = self._features(guides_B12HW[:, 6:9]), self._features(guides_B12HW[:, 9:])
+
+        def planes(like: Tensor) -> Tensor:
+            return distance_B2[:, :, None, None].expand(-1, -1, *like.shape[2:])
+
+        costs = [local_cost(eighth, guide[1], 4) for guide in (before, after)]
+        hidden = self.coarse(torch.cat([*costs, eighth, planes(eighth)], dim=1))
+        flow = coarse = _larger(8 * self._matched(costs, self.coarse_logits(hidden), 0))
+        on = functional.pixel_shuffle(self.coarse_on(hidden), 2)
+        moved_features = warp(before[0], flow[:, :2] / 4), warp(after[0], flow[:, 2:] / 4)
+        costs = [local_cost(quarter, guide, 2) for guide in moved_features]
+        hidden = self.middle(torch.cat([*costs, quarter, planes(quarter), flow / 8, on], dim=1))
+        flow = middle = _larger(flow + 4 * self._matched(costs, self.middle_logits(hidden), 1))
+        on = functional.pixel_shuffle(self.middle_on(hidden), 2)
+        moved = self._moved(guides_B12HW, _larger(flow))
+        seen = functional.pixel_unshuffle(torch.cat([decoded_B3HW, moved], dim=1), 2)
+        hidden = self.fine(torch.cat([seen, flow / 8, planes(seen), on], dim=1))
+        flow = _larger(flow + self.fine_flow(hidden) * 2)
+        out = functional.pixel_shuffle(self.out(hidden), 2)
+        moved = self._moved(guides_B12HW, flow)
+        return Parts(moved, torch.softmax(out[:, :3], dim=1), out[:, 3:], (coarse, middle, flow))
+
+    def _matched(self, costs: list[Tensor], logits: Tensor, level: int) -> Tensor:
+        """Offsets to both guides in cells [B, 4, Y, X]: where the features are alike, corrected by what was learnt."""
+        radius = (math.isqrt(costs[0].shape[1]) - 1) // 2
+        both = zip(costs, logits.chunk(2, dim=1), strict=True)
+        return torch.cat([expected_offset(cost * self.trust[level] + more, radius) for cost, more in both], dim=1)
+
+    def _features(self, frame_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        quarter = self.to_quarter(functional.pixel_unshuffle(frame_B3HW, 4))
+        eighth = self.to_eighth(quarter)
+        return functional.normalize(quarter, dim=1), functional.normalize(eighth, dim=1)
 
     @staticmethod
-    def _moved(guides_B12HW: Tensor, estimate_B10HW: Tensor) -> Tensor:
-        before = warp(guides_B12HW.unflatten(1, (2, 6))[:, :, :3].flatten(1, 2), estimate_B10HW[:, :2])
-        after = warp(guides_B12HW.unflatten(1, (2, 6))[:, :, 3:].flatten(1, 2), estimate_B10HW[:, 2:4])
+    def _moved(guides_B12HW: Tensor, flow_B4HW: Tensor) -> Tensor:
+        before = warp(guides_B12HW.unflatten(1, (2, 6))[:, :, :3].flatten(1, 2), flow_B4HW[:, :2])
+        after = warp(guides_B12HW.unflatten(1, (2, 6))[:, :, 3:].flatten(1, 2), flow_B4HW[:, 2:])
         return torch.cat([before[:, :3], after[:, :3], before[:, 3:], after[:, 3:]], dim=1)
 
     def refine(self, video_BCTHW: Tensor, reference_BCTHW: Tensor, keep_BTHW: Tensor) -> Tensor:
         """The decoded video with detail from its guides, [B, 3, T, H, W] in [-1, 1].
 
-        `reference` holds the given pixels, `keep` is 1 where they are given; only frames given whole serve as guides.
-        Without such a frame the video comes back as it is.
+        `reference` holds the given pixels, `keep` is 1 where they are given; only frames given whole serve as guides, and
+        come back as they were given. Without such a frame the video comes back as it is.
         """
         rows = []
         for video_CTHW, reference_CTHW, keep_THW in zip(video_BCTHW, reference_BCTHW, keep_BTHW, strict=True):
@@ -116,18 +199,22 @@ class GuideDecoder(ModelMixin, ConfigMixin):
         return torch.stack(rows)
 
     def _refine_one(self, video_CTHW: Tensor, reference_CTHW: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-        frames, guides, distance = training_rows(video_CTHW, reference_CTHW, pairs, range(len(pairs)))
+        between = [t for t, pair in enumerate(pairs) if t not in pair]
+        refined_CTHW = reference_CTHW.clone()
+        frames, guides, distance = training_rows(video_CTHW, reference_CTHW, pairs, between)
         # A few frames at a time: memory stays flat however long the shot is.
-        chunks = zip(frames.split(8), guides.split(8), distance.split(8), strict=True)
-        return torch.cat([self(*chunk) for chunk in chunks]).transpose(0, 1)
+        for at in range(0, len(between), 8):
+            some = slice(at, at + 8)
+            refined_CTHW[:, between[some]] = self(frames[some], guides[some], distance[some]).transpose(0, 1)
+        return refined_CTHW
 
 
 def training_rows(
-    video_CTHW: Tensor, reference_CTHW: Tensor, pairs: list[tuple[int, int]], frames: range | list[int]
+    video_CTHW: Tensor, reference_CTHW: Tensor, pairs: list[tuple[int, int]], frames: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `GuideDecoder.forward` takes for some frames of one video: decoded [N,3,H,W], guides [N,12,H,W], distance [N,2]."""
     video_TCHW, reference_TCHW = video_CTHW.transpose(0, 1), reference_CTHW.transpose(0, 1)
     before, after = [pairs[t][0] for t in frames], [pairs[t][1] for t in frames]
     guides = torch.cat([reference_TCHW[before], reference_TCHW[after], video_TCHW[before], video_TCHW[after]], dim=1)
     steps = [[(pairs[t][0] - t) / 10, (pairs[t][1] - t) / 10] for t in frames]
-    return video_TCHW[list(frames)], guides, video_CTHW.new_tensor(steps)
+    return video_TCHW[frames], guides, video_CTHW.new_tensor(steps)

@@ -67,7 +67,7 @@ def _own_parts(family: str, pipeline: Any) -> dict[str, Any]:
     if family == "wan-block":
         from anisora.models.guide_decoder import GuideDecoder
 
-        return {"guide_decoder": GuideDecoder(dims=(4, 4), depth=1)}
+        return {"guide_decoder": GuideDecoder(dims=(4, 4, 4), features=4)}
     return {}
 
 

@@ -13,7 +13,7 @@ from anisora.errors import BadConfig, MissingExtra
 from anisora.synthetic.captions import caption
 from anisora.synthetic.plan import DRAWING_RATES, ClipPlan, plan_clip
 from anisora.synthetic.scene import Scene
-from anisora.synthetic.truth import Truth, truth
+from anisora.synthetic.truth import Truth, flow_HW2, truth
 
 BACKENDS = {
     "skia": ("skia", "anisora.synthetic.draw_skia", "SkiaBackend"),
@@ -92,6 +92,25 @@ def render_plan(
         reserved=plan.is_reserved,
         truth=truth(moments, painter, DRAWING_RATES[plan.drawing] or fps) if with_truth else None,
     )
+
+
+def flows_between(
+    seed: int,
+    index: int,
+    pairs: list[tuple[int, int]],
+    *,
+    split: str = "train",
+    fps: Fraction | int = 8,
+    size_px: tuple[int, int] = (96, 96),
+    backend: str | None = None,
+) -> np.ndarray:
+    """Exact flow of clip `index` between any two frames: float32 [pairs, H, W, 2], for each pixel of a pair's first frame
+    how far away (x, y in px) in its second frame lies what it shows, in view there or not."""
+    painter = _backend(backend)(*size_px)
+    scene = Scene(plan_clip(seed, index, split), *size_px)
+    moments = {t: scene.moment(t, t / Fraction(fps)) for t in sorted({t for pair in pairs for t in pair})}
+    owners = {t: painter.owners(moments[t].frame) for t in {t for t, _ in pairs}}
+    return np.stack([flow_HW2(owners[t], moments[t], moments[to]) for t, to in pairs]).astype(np.float32)
 
 
 def _backend(name: str | None) -> type:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anisora.media.frames import to_float_CTHW
 from anisora.models.block_vae import AutoencoderKLBlock, to_blocks
-from anisora.training.corpus import Bucket, draw, numpy_rng
+from anisora.training.corpus import Bucket, cut, draw, numpy_rng
 from anisora.training.loop import Task
 
 
@@ -44,7 +44,10 @@ def fit_linear_code(buckets: list[Bucket], settings: CodecSettings, seed: int) -
     vae = AutoencoderKLBlock(z_dim=settings.z_dim, decoder_dims=settings.decoder_dims)
     total, second, num = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
     for _ in range(settings.fit_clips // 8):
-        block_NK = to_blocks(pixels(draw(buckets, 8, rng)[0]), 4, 8).flatten(0, 3)
+        # At half the rate: the code then holds the larger motion too.
+        video_NTHWC = draw(buckets, 8, rng)[0]
+        video_NTHWC = cut(video_NTHWC, (video_NTHWC.shape[1] + 1) // 2, 2, rng)
+        block_NK = to_blocks(pixels(video_NTHWC), 4, 8).flatten(0, 3)
         total = total + block_NK.sum(0, dtype=torch.float64)
         second = second + (block_NK.T @ block_NK).double()
         num += len(block_NK)
@@ -69,7 +72,8 @@ def codec_task(vae: AutoencoderKLBlock, buckets: list[Bucket], settings: CodecSe
     std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        video = random_crops(draw_pixels(buckets, settings.batch, generator), settings, generator)
+        video = draw_pixels(buckets, settings.batch, settings.crop_frames, generator)
+        video = random_crops(video, settings.crop_px, generator)
         with torch.no_grad():
             latent = vae.encode_mode(video)
             noise = torch.randn(latent.shape, generator=generator) * std
@@ -82,25 +86,22 @@ def codec_task(vae: AutoencoderKLBlock, buckets: list[Bucket], settings: CodecSe
     return Task(name="codec", modules={"decoder": vae.decoder}, loss=loss, samples_per_step=settings.batch)
 
 
-def draw_pixels(buckets: list[Bucket], num: int, generator: torch.Generator) -> Tensor:
-    """`num` random clips as float [num, 3, T, H, W]."""
+def draw_pixels(buckets: list[Bucket], num: int, frames: int, generator: torch.Generator) -> Tensor:
+    """`num` random clips of `frames` frames, at the full or at half the rate, as float [num, 3, T, H, W]."""
     rng = numpy_rng(generator)
-    return pixels(draw(buckets, num, rng)[0])
+    video_NTHWC = draw(buckets, num, rng)[0]
+    return pixels(cut(video_NTHWC, frames, int(rng.integers(1, 3)), rng))
 
 
-def random_crops(video_BCTHW: Tensor, settings: CodecSettings, generator: torch.Generator) -> Tensor:
-    """One random crop per clip: `crop_frames` frames of `crop_px` squares; starts lie on whole cells only in size."""
-    frames, side = settings.crop_frames, settings.crop_px
+def random_crops(video_BCTHW: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """One random crop of `side` px squares per clip."""
 
-    def start(length: int, size: int) -> int:
-        return int(torch.randint(length - size + 1, (1,), generator=generator))
+    def start(length: int) -> int:
+        return int(torch.randint(length - side + 1, (1,), generator=generator))
 
-    _, _, t, h, w = video_BCTHW.shape
-    crops = []
-    for video in video_BCTHW:
-        first, top, left = start(t, frames), start(h, side), start(w, side)
-        crops.append(video[:, first : first + frames, top : top + side, left : left + side])
-    return torch.stack(crops)
+    _, _, _, h, w = video_BCTHW.shape
+    places = [(start(h), start(w)) for _ in video_BCTHW]
+    return torch.stack([v[..., y : y + side, x : x + side] for v, (y, x) in zip(video_BCTHW, places, strict=True)])
 
 
 def sharpness_loss(difference: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class CorpusSettings:
     seed: int = 0
     """Must lie in synthetic.TRAIN_SEEDS."""
     clips: int = 6000
-    frames: int = 17
-    fps: int = 8
+    frames: int = 33
+    fps: int = 16
     buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
     """(width, height, share of the clips) per frame size."""
 
@@ -102,12 +102,84 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
     partial.rename(place / f"{start}.json")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Flows:
+    """For the first clips of the first bucket: some frames inside a window that starts with the clip, and exact flow from
+    each to the window's first and last frame."""
+
+    frames_NK: np.ndarray
+    flow_NK4HW: np.ndarray
+    """float16 px: (x, y) to the first frame, (x, y) to the last."""
+
+
+def open_flows(
+    settings: CorpusSettings, clips: int, window: int, per_clip: int, folder: Path, *, workers: int | None = None
+) -> Flows:
+    """Flows of the first `clips` clips within their first `window` frames, computed first where they are missing."""
+    width, height, _ = settings.buckets[0]
+    place = folder / f"flows-{window}-{per_clip}"
+    place.mkdir(parents=True, exist_ok=True)
+    path, shape = place / "flow.npy", (clips, per_clip, 4, height, width)
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
+    frames_NK = np.stack([_flow_frames(window, per_clip, index) for index in range(clips)])
+    missing = [start for start in range(0, clips, _CHUNK) if not (place / f"{start}.done").exists()]
+    jobs = [(settings, window, place, start, frames_NK[start : start + _CHUNK]) for start in missing]
+    if jobs:
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            for done, _ in enumerate(pool.map(_flow_chunk, jobs), 1):
+                _say(f"exact flow: {done * _CHUNK} of {len(jobs) * _CHUNK} clips")
+    return Flows(frames_NK=frames_NK, flow_NK4HW=np.load(path, mmap_mode="r"))
+
+
+def _flow_frames(num_frames: int, num: int, index: int) -> np.ndarray:
+    rng = np.random.default_rng([index, 11])
+    return np.sort(rng.choice(np.arange(1, num_frames - 1), size=num, replace=False))
+
+
+def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray]) -> None:
+    from anisora.synthetic import flows_between
+
+    settings, window, place, start, frames_NK = job
+    width, height, _ = settings.buckets[0]
+    flow_NK4HW = np.lib.format.open_memmap(place / "flow.npy", mode="r+")
+    last = window - 1
+    for at, frames in enumerate(frames_NK):
+        pairs = [(int(t), to) for t in frames for to in (0, last)]
+        flow = flows_between(
+            settings.seed, (start + at) * len(settings.buckets), pairs, fps=settings.fps, size_px=(width, height),
+            backend="skia",
+        )  # fmt: skip
+        flow_NK4HW[start + at] = flow.transpose(0, 3, 1, 2).reshape(len(frames), 4, height, width)
+    flow_NK4HW.flush()
+    (place / f"{start}.done").touch()
+
+
 def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """`num` clips [num, T, H, W, 3] uint8 of one bucket, chosen by share, with their captions."""
     shares = np.array([bucket.share for bucket in buckets])
     bucket = buckets[rng.choice(len(buckets), p=shares / shares.sum())]
     indices = rng.integers(len(bucket.captions), size=num)
     return bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
+
+
+def cut(video_NTHWC: np.ndarray, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """The same random window of every clip, [N, frames, H, W, 3]: every `stride`-th frame from a random one on."""
+    reach = (frames - 1) * stride + 1
+    start = int(rng.integers(video_NTHWC.shape[1] - reach + 1))
+    return video_NTHWC[:, start : start + reach : stride]
+
+
+def jitter_colors(video_BCTHW: torch.Tensor, prob: float, rng: np.random.Generator) -> torch.Tensor:
+    """The clips in [-1, 1], some of them (each with `prob`) with colours mixed, contrast and brightness changed, one way
+    for a whole clip: real pictures do not keep to this corpus' palettes."""
+    jittered = video_BCTHW.clone()
+    for clip_CTHW in jittered:
+        if rng.random() < prob:
+            mix = (1 - (strength := rng.uniform(0, 0.5))) * np.eye(3) + strength * rng.dirichlet((1, 1, 1), size=3)
+            mixed = torch.einsum("ij,jthw->ithw", clip_CTHW.new_tensor(mix), clip_CTHW)
+            clip_CTHW.copy_(mixed.mul_(rng.uniform(0.6, 1.2)).add_(rng.uniform(-0.25, 0.25)).clamp_(-1, 1))
+    return jittered
 
 
 def numpy_rng(generator: torch.Generator) -> np.random.Generator:

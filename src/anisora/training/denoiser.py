@@ -19,7 +19,7 @@ from anisora.conditioning.plan import ConditionPlan, plan_from_tensors
 from anisora.conditioning.strategy import sample_guides
 from anisora.models.codec import Codec
 from anisora.training.codec import pixels
-from anisora.training.corpus import Bucket, draw, numpy_rng
+from anisora.training.corpus import Bucket, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
 from anisora.training.text import embed, tokenize
@@ -43,10 +43,15 @@ class DenoiserSettings:
     t_shift: float = 2.0
     """Training times lean towards noise by this shift (objectives.shift_t)."""
     text_dropout: float = 0.1
+    jitter_prob: float = 0.35
+    """Share of clips shown in other colours (corpus.jitter_colors)."""
     motion_area_prob: float = 0.25
     """Share of samples in which only an area may move and the target stands still outside it (paper 4.2.2)."""
     frames: tuple[int, ...] = (17, 17, 17, 13, 9)
     """Lengths, one drawn per batch."""
+    half_rate_steps: int = 1700
+    """The first steps see every second frame: half the rate first, then the full one, as the paper goes from 8 to 16
+    frames a second (its "weak to strong")."""
     k_max: int = 3
     """Most inner guides that the mask strategy draws."""
     compile_blocks: bool = False
@@ -112,9 +117,9 @@ def denoiser_task(
         rng = numpy_rng(generator)
         video_NTHWC, captions = draw(buckets, settings.batch, rng)
         length = settings.frames[rng.integers(len(settings.frames))]
-        first = int(rng.integers(video_NTHWC.shape[1] - length + 1))
+        stride = 2 if step < settings.half_rate_steps else 1
         with torch.no_grad():
-            video_BCTHW = pixels(video_NTHWC[:, first : first + length])
+            video_BCTHW = jitter_colors(pixels(cut(video_NTHWC, length, stride, rng)), settings.jitter_prob, rng)
             plans = [plan_example(video_TCHW, settings, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
@@ -134,4 +139,7 @@ def denoiser_task(
         modules={"transformer": transformer, "text_encoder": text_encoder},
         loss=loss,
         samples_per_step=settings.batch,
+        matrices=lambda name: (
+            name.startswith("transformer.blocks.") and name.endswith(".weight") and "norm" not in name
+        ),
     )

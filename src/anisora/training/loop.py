@@ -37,6 +37,9 @@ class LoopSettings:
     """Share of the steps, at the end, in which the learning rate falls linearly to 0."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    muon_learning_rate: float = 0.0
+    """Above 0, a task's `matrices` are stepped by Muon (Jordan et al. 2024) at this rate, on AdamW's scale; the rest
+    stays with AdamW."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     ema_decay: float = 0.999
@@ -53,13 +56,37 @@ class Task:
     modules: dict[str, nn.Module]
     loss: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
     samples_per_step: int
+    matrices: Callable[[str], bool] = lambda name: False
+    """Which parameters, by `module.name`, are matrices inside a transformer's blocks."""
 
 
-def learning_rate(step: int, settings: LoopSettings) -> float:
-    """Warm-up, plateau, then a linear fall to 0 over the last `decay_frac` of the steps."""
+def learning_rate_factor(step: int, settings: LoopSettings) -> float:
+    """What the learning rates are multiplied by: warm-up, plateau, then a linear fall to 0 over the last `decay_frac`."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     left = (settings.steps - step) / max(1.0, settings.steps * settings.decay_frac)
-    return settings.learning_rate * warm * min(1.0, left)
+    return warm * min(1.0, left)
+
+
+def build_optimisers(
+    trained: dict[str, nn.Parameter], task: Task, settings: LoopSettings
+) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the task's matrices and AdamW for the rest."""
+    by_muon = {name for name in trained if settings.muon_learning_rate > 0 and task.matrices(name)}
+    optimisers: list[torch.optim.Optimizer] = []
+    if by_muon:
+        optimisers.append(
+            torch.optim.Muon(
+                [parameter for name, parameter in trained.items() if name in by_muon],
+                lr=settings.muon_learning_rate,
+                weight_decay=settings.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    rest = [parameter for name, parameter in trained.items() if name not in by_muon]
+    optimisers.append(
+        torch.optim.AdamW(rest, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
+    )
+    return optimisers
 
 
 def train(task: Task, settings: LoopSettings, folder: Path, *, seed: int = 0, max_minutes: float = math.inf) -> bool:
@@ -71,11 +98,10 @@ def train(task: Task, settings: LoopSettings, folder: Path, *, seed: int = 0, ma
     folder.mkdir(parents=True, exist_ok=True)
     named = {f"{part}.{name}": p for part, module in task.modules.items() for name, p in module.named_parameters()}
     trained = {name: p for name, p in named.items() if p.requires_grad}
-    optimiser = torch.optim.AdamW(
-        trained.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    optimisers = build_optimisers(trained, task, settings)
+    full_rates = [optimiser.defaults["lr"] for optimiser in optimisers]
     average = {name: p.detach().clone() for name, p in trained.items()}
-    first_step = _resume(folder, trained, average, optimiser)
+    first_step = _resume(folder, trained, average, optimisers)
     _trim_log(folder, first_step)
     started = saved = time.monotonic()
     with _stop_requested() as stop, _progress(task.name, first_step, settings.steps) as advance:
@@ -91,10 +117,11 @@ def train(task: Task, settings: LoopSettings, folder: Path, *, seed: int = 0, ma
                 )
             loss.backward()
             norm = nn.utils.clip_grad_norm_(trained.values(), settings.clip_norm)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, settings)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser, full_rate in zip(optimisers, full_rates, strict=True):
+                for group in optimiser.param_groups:
+                    group["lr"] = full_rate * learning_rate_factor(step, settings)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             _follow(average, trained, min(settings.ema_decay, (1 + step) / (10 + step)))
             if step % settings.log_every_steps == 0 or step == settings.steps - 1:
                 row = {"step": step, "samples": (step + 1) * task.samples_per_step, "loss": loss.item()}
@@ -104,7 +131,7 @@ def train(task: Task, settings: LoopSettings, folder: Path, *, seed: int = 0, ma
             now = time.monotonic()
             out_of_time = now - started > max_minutes * 60 or stop()
             if out_of_time or step == settings.steps - 1 or now - saved > settings.save_every_minutes * 60:
-                _save(folder, step + 1, trained, average, optimiser)
+                _save(folder, step + 1, trained, average, optimisers)
                 saved = now
             if out_of_time and step < settings.steps - 1:
                 return False
@@ -141,7 +168,7 @@ def _newest(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name), default=None)
 
 
-def _resume(folder: Path, trained: dict, average: dict, optimiser: torch.optim.Optimizer) -> int:
+def _resume(folder: Path, trained: dict, average: dict, optimisers: list[torch.optim.Optimizer]) -> int:
     newest = _newest(folder)
     if newest is None:
         return 0
@@ -157,17 +184,19 @@ def _resume(folder: Path, trained: dict, average: dict, optimiser: torch.optim.O
         for name, parameter in trained.items():
             parameter.copy_(state["model"][name])
             average[name].copy_(state["average"][name])
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
     return int(newest.name)
 
 
-def _save(folder: Path, step: int, trained: dict, average: dict, optimiser: torch.optim.Optimizer) -> None:
+def _save(folder: Path, step: int, trained: dict, average: dict, optimisers: list[torch.optim.Optimizer]) -> None:
     """Writes the whole state beside the old one, then takes the old one away: a kill at any point leaves one whole."""
     checkpoints = folder / "checkpoints"
     partial, whole = checkpoints / f"{step}.partial", checkpoints / str(step)
     partial.mkdir(parents=True, exist_ok=True)
     model = {name: p.detach() for name, p in trained.items()}
-    torch.save({"model": model, "average": average, "optimiser": optimiser.state_dict()}, partial / "state.pt")
+    states = [optimiser.state_dict() for optimiser in optimisers]
+    torch.save({"model": model, "average": average, "optimisers": states}, partial / "state.pt")
     shutil.rmtree(whole, ignore_errors=True)
     partial.rename(whole)
     for old in checkpoints.iterdir():

@@ -19,12 +19,12 @@ from typing import Any
 from anisora import settings
 from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
-from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus
+from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
 from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, train
-from anisora.training.sharpener import SharpenerSettings, sharpener_task
+from anisora.training.sharpener import SharpenerSettings, predict_with, sharpener_task
 
-STAGES = ("codec", "sharpener", "denoiser")
+STAGES = ("codec", "denoiser", "sharpener")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +112,35 @@ def _codec(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
 
 
 def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
+    from anisora.models.codec import Codec
+    from anisora.training.text import embed, tokenize
+
+    settings = config.model.sharpener
+    codec = Codec(_trained_vae(config, buckets, out))
+    decoder = _guide_decoder(config)
+    num_clips = min(settings.flow_clips, len(buckets[0].captions))
+    flows = open_flows(config.data, num_clips, settings.frames, settings.flow_frames, out / "corpus")
+    if settings.predicted_prob == 0:
+        return sharpener_task(decoder, codec, buckets, flows, settings, None)
+    tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
+    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+    transformer.requires_grad_(False).eval()
+    denoiser = config.model.denoiser
+
+    def embed_texts(captions: list[str]) -> Any:
+        return embed(encoder, *tokenize(tokenizer, captions, denoiser.max_text_tokens))
+
+    predict = predict_with(transformer, embed_texts, codec, denoiser.objective)
+    return sharpener_task(decoder, codec, buckets, flows, settings, predict)
+
+
+def _guide_decoder(config: TrainConfig) -> Any:
     import torch
 
     from anisora.models.guide_decoder import GuideDecoder
 
-    sharpener = config.model.sharpener
     torch.manual_seed(config.seed)
-    decoder = GuideDecoder(dims=sharpener.dims, depth=sharpener.depth)
-    return sharpener_task(decoder, _trained_vae(config, buckets, out), buckets, sharpener)
+    return GuideDecoder(dims=config.model.sharpener.dims, features=config.model.sharpener.features)
 
 
 def _text_and_transformer(config: TrainConfig, buckets: list[Bucket], out: Path) -> tuple[Any, Any, Any]:
@@ -153,7 +174,6 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     """Writes the averaged weights of every stage as a checkpoint folder in fp16 and returns it."""
     from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 
-    from anisora.models.guide_decoder import GuideDecoder
     from anisora.models.parts import mend_index
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
@@ -177,7 +197,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     pipeline.save_pretrained(folder)
     mend_index(folder, type(pipeline).__name__)
     if "sharpener" in config.stages:
-        decoder = GuideDecoder(dims=config.model.sharpener.dims, depth=config.model.sharpener.depth)
+        decoder = _guide_decoder(config)
         load_averaged(out / "sharpener", {"guide_decoder": decoder})
         _halve(decoder)
         decoder.save_pretrained(folder / "guide_decoder")
@@ -186,7 +206,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
         "family": "wan",
         "capabilities": ["text", "guides", "motion_area", "keep_video"],
         "recipe": RECIPE,
-        "native": {"size": [width, height], "frames": config.data.frames, "fps": config.data.fps},
+        "native": {"size": [width, height], "frames": max(config.model.denoiser.frames), "fps": config.data.fps},
         "negative_prompt": "",
         "motion_score_range": None,
         "max_text_tokens": config.model.denoiser.max_text_tokens,

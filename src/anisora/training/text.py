@@ -1,4 +1,4 @@
-"""The small text encoder of a model trained from scratch: a Unigram tokenizer fitted on captions, and a tiny UMT5.
+"""The small text encoder of a model trained from scratch: a WordPiece tokenizer fitted on captions, and a tiny UMT5.
 
 Real backbones bring their own; this exists so that the bundled checkpoint has every part in diffusers' layout.
 """
@@ -13,18 +13,23 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 
 def fit_tokenizer(captions: Iterable[str], vocab_size: int, max_tokens: int) -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer of at most `vocab_size` pieces; ends every text with `</s>`, pads on the right, as T5 does."""
+    """A WordPiece tokenizer of at most `vocab_size` pieces; ends every text with `</s>`, pads on the right, as T5 does.
+
+    Every word of the captions becomes one piece where the size allows; a word never seen is spelled in letters. (Unigram
+    pieces, as T5 has them, came out as letters and syllables on so small a vocabulary: docs/lab-notes.md.)
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = Tokenizer(models.Unigram())
+    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    # Single letters stay in the vocabulary, so a word never seen is spelled rather than lost.
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,'-!?")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", initial_alphabet=letters, show_progress=False
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        # Single letters stay in the vocabulary, so a word never seen is spelled rather than lost.
+        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789.,'-!?"),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
