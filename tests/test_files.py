@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from anisora.errors import BadImage, WriteFailed
-from anisora.files import (
-    atomic_file,
-    atomic_folder,
-    check_writable,
-    existing_file,
-    is_leftover,
-    sha256_file,
-    write_atomic,
-)
+from anisora.files import atomic_folder, check_writable, existing_file, remove_partials, sha256_file, write_atomic
 
 
 def test_bytes_and_callbacks(tmp_path):
@@ -91,9 +83,10 @@ def test_impossible_names_are_missing_files():
             existing_file(name, BadImage, "the picture")
 
 
-def test_a_file_left_by_a_killed_process_is_known_by_its_name(tmp_path):
-    with atomic_file(tmp_path / "cells.parquet") as partial:
-        assert is_leftover(partial)
-    assert not any(
-        is_leftover(Path(name)) for name in ("cells.parquet", ".lock", ".gitignore", ".config.yaml", "a.0123abcd.mp4")
-    )
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in (".clip.0123abcd.mp4", "sub/.x.deadbeef", "sub/keep.mp4", ".lock", ".notes.txt", ".a.b.c"):
+        (tmp_path / name).touch()
+    assert remove_partials(tmp_path) == 2
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".a.b.c", ".lock", ".notes.txt", "keep.mp4"]

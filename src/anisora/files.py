@@ -131,11 +131,6 @@ def atomic_folder(path: str | os.PathLike[str], *, members: str) -> Iterator[Pat
         _flush(path.parent)
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a file has the hidden name under which `atomic_file` writes: one that a killed process left half-written."""
-    return re.fullmatch(r"\..+\.[0-9a-f]{8}(\.[^.]*)?", path.name) is not None
-
-
 @contextlib.contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[Path]:
     """A hidden name beside `path`; what lies there is removed unless it was renamed. OSErrors become WriteFailed."""
@@ -157,6 +152,21 @@ def write_failed(path: Path, reason: OSError) -> WriteFailed:
     """The error for `path` that says why and what to do; nothing half-written is left when it is raised."""
     hint = _HINTS.get(reason.errno or 0, "another folder")
     return WriteFailed(f"{path} could not be written", got=reason.strerror or reason, hint=hint)
+
+
+#: the name of a file that is being written: see `_whole_or_nothing`
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+
+
+def remove_partials(folder: Path) -> int:
+    """Removes what writers that were killed left half done anywhere under a folder; how many files there were.
+
+    For folders that no other process writes to.
+    """
+    found = [path for path in folder.rglob(".*") if path.is_file() and _PARTIAL.fullmatch(path.name)]
+    for path in found:
+        path.unlink()
+    return len(found)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -451,7 +451,7 @@ def hunt(phase, done, total):
         def kill():
             while not killed:
                 for process in psutil.process_iter(["cmdline"]):
-                    if "ray::_Actor.run" in " ".join(process.info["cmdline"] or []):
+                    if (process.info["cmdline"] or [""])[0].startswith("ray::_Actor"):
                         process.kill(); killed.append(process.pid); return
                 time.sleep(0.01)
         threading.Thread(target=kill, daemon=True).start()

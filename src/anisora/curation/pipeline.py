@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ from anisora.curation.select import KEEP, Rules, Selection, select
 from anisora.curation.shards import write_shards
 from anisora.curation.sources import Source, find_sources, text_of
 from anisora.curation.tasks import ClipTask, caption_cell, caption_row, file_view, load_signals
-from anisora.files import is_leftover, write_atomic
+from anisora.files import remove_partials, write_atomic
 from anisora.settings import plain
 from anisora.store import content_hash
 
@@ -49,6 +50,8 @@ CLIPS_A_UNIT = 16
 BASE_S = 120.0
 
 LEDGER, CLIPS, SOURCES, PURGED, RUN = "ledger.sqlite", "clips.parquet", "sources.parquet", "purged.txt", "run.json"
+#: where workers note what they do; of no use once they have ended
+NOTES = ".workers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +99,15 @@ def curate(
     with locked(folder) as dead:
         if dead:
             say(f"took over the lock of {dead}, which is gone")
+        remove_partials(folder)
+        shutil.rmtree(folder / NOTES, ignore_errors=True)
         plan = make_plan(config)
         with (
             Ledger(folder / LEDGER) as ledger,
             open_executor(
                 engine,
                 workers=workers or default_workers(),
-                notes=str(folder / ".workers"),
+                notes=str(folder / NOTES),
                 memory_bytes=int(config.memory_gib * 2**30),
                 address=address,
             ) as executor,
@@ -536,10 +541,6 @@ class _Run:
         folder = self.out / "clips"
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
             if path.is_file() and str(path.relative_to(self.out)) not in known:
-                path.unlink()
-        # Workers of a killed run write on until they notice, so these can only be told now that all work is done.
-        for path in self.out.rglob(".*"):
-            if path.is_file() and is_leftover(path):
                 path.unlink()
 
 

@@ -32,7 +32,11 @@ _SAMPLE = 100_000
 
 _WORDS = {
     "text_cover": "share of the picture under text",
-    "flow": "motion between distinct drawings, widths of the picture a second",
+    "quality_filter": "probability that people would keep it",
+    "professional": "probability that a studio made it",
+    "borders": "share of the picture in borders",
+    "edge_cover": "text-like edges, for ranking",
+    "flow": "motion between distinct drawings, % of the width a second",
     "aesthetic": "aesthetic score",
     "quality": "technical quality",
     "duration_s": "length in seconds",

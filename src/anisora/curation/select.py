@@ -46,7 +46,7 @@ class Rules:
 #: two to eight seconds is the paper's training range (S2.1); the others were set on the histograms of real clips
 DEFAULT_BETWEEN: dict[str, Bounds] = {
     "duration_s": (2.0, 8.0),
-    "flow": (0.05, None),
+    "flow": (0.2, None),
     "text_cover": (None, 0.02),
     "quality": (0.2, None),
     "aesthetic": (None, None),

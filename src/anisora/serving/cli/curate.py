@@ -156,6 +156,32 @@ def report(out: _Dir, as_json: _Json = False) -> None:
 
 
 @app.command()
+def latents(
+    out: _Dir,
+    model: Annotated[
+        str, typer.Option(metavar="NAME_OR_PATH", help="The checkpoint whose networks encode.")
+    ] = "bundled",
+    height: Annotated[int, typer.Option(min=16, metavar="PX", help="Short side; nothing is enlarged.")] = 480,
+    fps: Annotated[int, typer.Option(min=1, help="Frames per second.")] = 16,
+    text: Annotated[bool, typer.Option("--text/--no-text", help="Embed the captions too.")] = True,
+    as_json: _Json = False,
+) -> None:
+    """Encode clips and captions once, in tars beside the shards, for training without VAE and text encoder.
+
+    Example: anisora curate latents data --model bundled --height 256
+    """
+    from anisora.curation.latents import LatentSettings, write_latents
+
+    settings = LatentSettings(height_px=height, fps=fps)
+    with progress_bars(quiet=as_json) as progress:
+        made = write_latents(out, model, settings, text=text, progress=progress)
+    if as_json:
+        print_json(made)
+    else:
+        say("; ".join(f"{kind}: {n['written']} tars written, {n['kept']} kept" for kind, n in made.items()))
+
+
+@app.command()
 def verify(
     out: _Dir,
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged and make shards again.")] = False,
