@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import stat
-from pathlib import Path
 
 import pytest
 
