@@ -32,7 +32,7 @@ _SAMPLE = 100_000
 
 _WORDS = {
     "text_cover": "share of the picture under text",
-    "flow": "motion between distinct drawings, widths of the picture a second",
+    "flow": "motion between distinct drawings, percent of the width a second",
     "aesthetic": "aesthetic score",
     "quality": "technical quality",
     "duration_s": "length in seconds",
