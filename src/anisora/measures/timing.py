@@ -29,8 +29,14 @@ LONGEST_HOLD_S = Fraction(1, 2)
 #: With fewer holds than this share a clip is drawn on ones: motion that slows down looks like a hold here and there.
 FEWEST_HOLDS = 0.2
 
+#: The share of holds of one length that makes it the clip's.
+MOSTLY = 0.6
+
+#: The share of beats that must stand out for a rhythm.
+BEATS = 0.6
+
 #: A residual above this share of the plain difference is more than the camera leaves: something moves by itself.
-OWN_SHARE = 0.45
+OWN_SHARE = 0.3
 
 
 def drawing_fps(clip: ClipView) -> Score:
@@ -77,7 +83,7 @@ def _resolved(lengths: list[int]) -> list[int]:
 def _rate(lengths: list[int], counts: Counter[int], fps: Fraction) -> Fraction:
     """The rate of the commonest hold where most are of its length, else of the mean hold."""
     length, times = counts.most_common(1)[0]
-    return fps / length if times >= 0.6 * len(lengths) else fps * len(lengths) / sum(lengths)
+    return fps / length if times >= MOSTLY * len(lengths) else fps * len(lengths) / sum(lengths)
 
 
 def new_drawings(residual: NDArray, difference: NDArray) -> NDArray[np.bool_]:
@@ -87,10 +93,32 @@ def new_drawings(residual: NDArray, difference: NDArray) -> NDArray[np.bool_]:
     seen = residual >= SEEN_LEVELS
     active = seen | is_hold
     if not active.any() or (is_hold & active).sum() >= FEWEST_HOLDS * active.sum():
-        return seen & ~is_hold
-    # No rhythm of holds: on ones, or the camera alone.
+        is_new = seen & ~is_hold
+        lengths = _resolved(np.diff(np.flatnonzero(is_new)).tolist())
+        uneven = bool(lengths) and Counter(lengths).most_common(1)[0][1] < MOSTLY * len(lengths)
+        beats = rhythm(residual) if uneven else None
+        return is_new if beats is None else beats & seen
+    if (beats := rhythm(residual)) is not None:
+        return beats & seen
+    # No holds: on ones, or the camera alone.
     share = residual[seen] / np.maximum(difference[seen], SEEN_LEVELS)
     return seen if np.median(share) > OWN_SHARE else np.zeros_like(seen)
+
+
+def rhythm(residual: NDArray) -> NDArray[np.bool_] | None:
+    """The steps of a steady beat of two, three or four, in which most beats stand out from the steps beside them, by
+    however little; None without one. Chance makes one step in three stand out.
+
+    What a fast camera leaves of parallax can be as large as what is drawn: then no single hold can be told, but all of
+    them together can.
+    """
+    higher = 1.1 * np.maximum(residual[:-2], residual[2:]) < residual[1:-1]
+    for period in (2, 3, 4):
+        shares = [float(higher[phase::period].mean()) if len(higher) >= 6 * period else 0.0 for phase in range(period)]
+        phase = int(np.argmax(shares))
+        if shares[phase] >= BEATS and shares[phase] > 2 * np.mean(np.delete(shares, phase)):
+            return (np.arange(len(residual)) - 1) % period == phase
+    return None
 
 
 def holds(level: NDArray, longest: int = 12) -> NDArray[np.bool_]:
