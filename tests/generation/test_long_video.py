@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from anisora.errors import BadRequest
-from anisora.generation.long_video import psnr_db, seam_report, windows
+from anisora.generation.long_video import order, psnr_db, seam_report, windows
 
 
 @pytest.mark.parametrize("unit", [4, 8])
 @pytest.mark.parametrize("num_units", [1, 2, 5, 9, 20, 31])
 @pytest.mark.parametrize("window_units", [2, 4, 8, 20])
-def test_windows_make_every_frame_once(num_units: int, window_units: int, unit: int):
+def test_windows_cover_every_frame_and_share(num_units: int, window_units: int, unit: int):
     num_frames, window = num_units * unit + 1, window_units * unit + 1
     pieces = windows(num_frames, window, unit)
-    made = [frame for frames, shared in pieces for frame in frames[shared:]]
-    assert made == list(range(num_frames))
-    for frames, shared in pieces[1:]:
+    assert sorted({frame for frames in pieces for frame in frames}) == list(range(num_frames))
+    for before, frames in pairwise(pieces):
         assert len(frames) == window
         assert frames.start % unit == 0
-        assert shared > unit  # a whole latent frame and the one before it
-        assert shared < window
-    assert pieces[0][1] == 0
+        assert unit < before.stop - frames.start < window  # a whole latent frame and the one before it
     assert (len(pieces) == 1) == (num_frames <= window)
+
+
+@pytest.mark.parametrize("guides", [(), (0,), (40,), (20,), (0, 40), (0, 20, 40), (16,), (0, 16, 40), tuple(range(41))])
+def test_the_order_makes_every_frame_and_goes_out_from_the_guides(guides: tuple[int, ...]):
+    pieces = windows(41, 17)
+    ordered = order(pieces, guides)
+    assert sorted(ordered, key=lambda frames: frames.start) == pieces
+    if guides:
+        assert set(ordered[0]) & set(guides)
+    for index, frames in enumerate(ordered[1:], start=1):  # each shares frames with an earlier one
+        assert max(len(set(frames) & set(earlier)) for earlier in ordered[:index]) >= 5
+
+
+def test_order_by_hand():
+    first, middle, last = windows(41, 17)
+    assert order([first, middle, last], [0]) == [first, middle, last]
+    assert order([first, middle, last], [40]) == [last, middle, first]  # backwards from a last frame
+    assert order([first, middle, last], [0, 20, 40]) == [middle, first, last]  # 20 leaves 8 frames on either side
+    first, middle, last = windows(33, 17)
+    assert order([first, middle, last], [0, 16, 32]) == [first, middle, last]  # never beside nothing
 
 
 def test_a_window_that_cannot_overlap_is_refused():

@@ -157,15 +157,21 @@ def test_a_kept_video_is_kept(request_: Request, session: Session, tmp_path: Pat
     assert any("first 9 are used" in warning for warning in generation.warnings)
 
 
-@pytest.mark.parametrize(("family", "length"), [("wan", 21), ("cogvideox", 17)])
-def test_long_shots_go_on_from_their_last_frames(
-    family: str, length: int, request_: Request, pictures: list[str], session: Session, tiny: Callable[..., Path]
+@pytest.mark.parametrize(("family", "length", "seams"), [("wan", 21, [4, 8, 17]), ("cogvideox", 17, [4, 8])])
+def test_long_shots_grow_from_their_guides(
+    family: str,
+    length: int,
+    seams: list[int],
+    request_: Request,
+    pictures: list[str],
+    session: Session,
+    tiny: Callable[..., Path],
 ):
     guides = (Guide(pictures[0]), Guide(pictures[1], 11), Guide(pictures[2], -1))
     generation = made(replace(request_, model=str(tiny(family)), guides=guides, frames=length, window=9), session)
     assert probe(generation.out).num_frames == length
     assert [guide.frame for guide in generation.guides] == [0, 11, length - 1]
-    assert [seam["frame"] for seam in generation.seams] == list(range(9, length, 4))
+    assert [seam["frame"] for seam in generation.seams] == seams
     assert generation.forwards == 2 * (1 + len(generation.seams)) * (1 if generation.request.guidance == 1 else 2)
 
 
@@ -177,7 +183,8 @@ def test_windows_share_what_was_made(request_: Request, session: Session):
     resolved = resolve_request(request)
     pipeline, _ = session.pipeline(request.model)
     material, _ = runner._material(resolved)
-    shot = long_video.make(material, runner._window_maker(resolved, pipeline, runner._silent, 2), window=9)
+    planned = long_video.plan_windows(material, 9)
+    shot = long_video.make(material, planned, runner._window_maker(resolved, pipeline, runner._silent, 2))
     plan = shot.outputs[1].plan
     given = np.rint((plan.video_TCHW.permute(0, 2, 3, 1).numpy() + 1) * 127.5).astype(np.uint8)
     assert plan.keep_T1HW[:5].min() == 1

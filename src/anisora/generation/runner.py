@@ -161,8 +161,8 @@ def generate_shot(
     material, notes = _material(resolved)
     unit = 8 if request.snap == "anisora" else info.strides.temporal
     assert request.window
-    pieces = long_video.windows(material.num_frames, request.window, unit)
-    if len(pieces) > 1 and "guides" not in info.capabilities:
+    planned = long_video.plan_windows(material, request.window, unit)
+    if len(planned) > 1 and "guides" not in info.capabilities:
         raise BadRequest(
             f"the model {info.name} cannot go on from a shot's last frames",
             got=f"{material.num_frames} frames",
@@ -170,9 +170,8 @@ def generate_shot(
         )
     shot = long_video.make(
         material,
-        _window_maker(resolved, pipeline, progress, len(pieces)),
-        window=request.window,
-        unit=unit,
+        planned,
+        _window_maker(resolved, pipeline, progress, len(planned)),
         step=_guide_step(resolved),
     )
     progress("write", 0, 1)
