@@ -36,9 +36,12 @@ from anisora.evaluation.statistics import paired_interval
 #: Ratios and pops are summed up by their median: one clip that hardly moves must not decide.
 BY_MEDIAN = ("motion_ratio", "i2v.motion_ratio", "guide_pop", "blend_residual", "i2v.brightness_drift")
 
-#: (name, a, b): clip by clip a - b, with its interval. The fade is the one through the VAE.
+#: (name, a, b): clip by clip a - b, with its interval. The fade is the one through the VAE, the guided one also through the
+#: guide decoder.
 PAIRS = (
     ("perceptual: model - fade", "inbetween.perceptual.model", "inbetween.perceptual.vae_cross_fade"),
+    ("perceptual: model - guided fade", "inbetween.perceptual.model", "inbetween.perceptual.guided_cross_fade"),
+    ("psnr_db: model - guided fade", "inbetween.psnr_db.model", "inbetween.psnr_db.guided_cross_fade"),
     ("latent_mse: model - fade", "inbetween.latent_mse.model", "inbetween.latent_mse.vae_cross_fade"),
     ("latent_mse: one step - fade", "inbetween.latent_mse.model_one_step", "inbetween.latent_mse.vae_cross_fade"),
     ("psnr_db: model - fade", "inbetween.psnr_db.model", "inbetween.psnr_db.vae_cross_fade"),
@@ -180,6 +183,8 @@ def targets(figures: list[Figures]) -> list[dict[str, Any]]:
             )
             for metric in ("perceptual", "latent_mse")
         ),
+        ("in-between perceptual over that of the cross-fade through the VAE and the guide decoder",
+         _over(value, "inbetween.perceptual.model", "inbetween.perceptual.guided_cross_fade"), "< 1", lambda x: x < 1),
         ("fine detail over the VAE-reconstructed truth", value.get("inbetween.hf_energy.model"), "0.8 to 1.2",
          lambda x: 0.8 <= x <= 1.2),
         ("amount of motion over the truth, median", value.get("motion_ratio.model"), "0.6 to 1.4",

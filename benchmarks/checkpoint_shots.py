@@ -182,8 +182,9 @@ def make_record(checkpoint: Checkpoint, seed: int, code: linear_code.LinearCode)
     arms["cross_fade"] = baselines.cross_fade(ends, checkpoint.num_frames)
     arms["flow_warp"] = baselines.flow_warp(ends, checkpoint.num_frames)
     latents |= {arm: checkpoint.encode(arms[arm]) for arm in ("cross_fade", "flow_warp")}
-    latents["vae_cross_fade"] = latents["cross_fade"]
-    arms["vae_cross_fade"] = checkpoint.decode(latents["vae_cross_fade"], ends)
+    latents |= dict.fromkeys(("vae_cross_fade", "guided_cross_fade"), latents["cross_fade"])
+    arms["vae_cross_fade"] = checkpoint.decode(latents["cross_fade"])
+    arms["guided_cross_fade"] = checkpoint.decode(latents["cross_fade"], ends)
     seconds["clip"] = time.perf_counter() - start
     about = {
         "seed": seed,

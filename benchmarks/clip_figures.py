@@ -12,7 +12,7 @@ from clip_record import ClipRecord
 from anisora.measures import motion, perceptual, similarity
 
 #: First and last frame given: the checkpoint's recipe, its one-step mean, and what each must be compared with.
-INBETWEEN_ARMS = ("model", "model_one_step", "vae_cross_fade", "cross_fade", "flow_warp")
+INBETWEEN_ARMS = ("model", "model_one_step", "vae_cross_fade", "guided_cross_fade", "cross_fade", "flow_warp")
 
 Figures = dict[str, float]
 
@@ -110,7 +110,7 @@ def _motion(record: ClipRecord) -> Figures:
         "foreground_share": float(record.foreground_THW.mean()),
     }
     residuals = {}
-    for arm in ("model", "vae_guided", "vae_cross_fade", "cross_fade", "flow_warp"):
+    for arm in ("model", "vae_guided", "vae_cross_fade", "guided_cross_fade", "cross_fade", "flow_warp"):
         frames = record.arms[arm]
         own = motion.foreground_motion_px(frames, record.foreground_THW)
         # An arm's own guide frames are what it would blend: its codec's errors are then in both and cancel.

@@ -65,7 +65,7 @@ def result(benchmark: ModuleType, run: Path) -> dict:
 
 def test_it_prints_what_it_promises_as_json(result: dict):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    arms = {"model", "model_one_step", "vae_cross_fade", "cross_fade", "flow_warp"}
+    arms = {"model", "model_one_step", "vae_cross_fade", "guided_cross_fade", "cross_fade", "flow_warp"}
     for metric in ("psnr_db", "ssim", "perceptual", "latent_mse", "hf_energy"):
         assert set(result["inbetween"][metric]) == arms
     assert {"precision", "recall", "precision_raw", "recall_raw", "precision_no_control"} <= set(result["mask"])
@@ -158,7 +158,16 @@ def test_random_weights_change_the_model_and_nothing_else(
     )
     trained, random = (clip_record.read(clip_record.finished(f)[0]) for f in (run, tmp_path / "random"))
     same = {arm for arm in trained.arms if (trained.arms[arm] == random.arms[arm]).all()}
-    assert same == {"truth", "pca", "vae", "vae_guided", "vae_cross_fade", "cross_fade", "flow_warp"}
+    assert same == {
+        "truth",
+        "pca",
+        "vae",
+        "vae_guided",
+        "vae_cross_fade",
+        "guided_cross_fade",
+        "cross_fade",
+        "flow_warp",
+    }
 
 
 def test_seeds_that_were_trained_on_are_named(benchmark: ModuleType):
