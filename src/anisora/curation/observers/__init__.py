@@ -41,7 +41,11 @@ class Needs:
 
 
 class Observer(Protocol):
-    """One look at a video. A fresh one is made for each video; `params` is a frozen dataclass, part of the result key."""
+    """One look at a video. A fresh one is made for each video; `params` is a frozen dataclass, part of the result key.
+
+    `version` is too: it goes up with every change of what is stored, or of the pictures shown, by more than rounding.
+    Otherwise new values would be taken for old ones. `tests/curation/test_signals.py` sees to it.
+    """
 
     name: str
     version: int

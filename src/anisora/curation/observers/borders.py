@@ -28,7 +28,7 @@ class Borders:
     columns float16 [n, 96], rows float16 [n, 54]: mean step between neighbouring pixels, along x and y, of strips.
     """
 
-    name, version = "borders", 1
+    name, version = "borders", 2
 
     def __init__(self, params: BorderParams | None = None) -> None:
         self.params = params or BorderParams()
