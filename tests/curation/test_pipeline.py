@@ -25,7 +25,7 @@ from anisora.curation.materialise import Encoding
 from anisora.curation.parts import make_plan
 from anisora.curation.pipeline import Curated, curate
 from anisora.curation.plan import measuring, watch
-from anisora.curation.reselect import reselect
+from anisora.curation.reselect import reselect, rewrite_review
 from anisora.curation.select import Rules
 from anisora.curation.shards import damaged_shards
 from anisora.curation.upkeep import purge, retry, verify
@@ -466,3 +466,18 @@ print(json.dumps([result.manifest_hash, len(killed)]))
         assert json.loads(done.stdout.splitlines()[-1]) == [finished[1].manifest_hash, 1]
     finally:
         cluster.shutdown()
+
+
+def test_the_review_page_is_written_again_and_goes_on_from_labels(copied, tmp_path):
+    kept = [row["clip_id"] for row in rows(copied) if row["path"]]
+    page, shown = rewrite_review(copied, heads=["talking"])
+    assert (page, shown) == (copied / "review.html", len(kept))
+    (tmp_path / "labels.csv").write_text(f"clip_id,head,label\n{kept[0]},talking,yes\n")
+    page, shown = rewrite_review(copied, labels=tmp_path / "labels.csv", heads=["talking"], limit=len(kept) - 1)
+    html = page.read_text()
+    assert shown == len(kept) - 1
+    assert html.count("<article") == len(kept) - 1
+    assert f'data-clip="{kept[0]}"' not in html
+    assert kept[0] in html  # its label is exported again
+    with pytest.raises(BadInput, match="no finished curation"):
+        rewrite_review(tmp_path / "nowhere")
