@@ -145,11 +145,6 @@ def _score(head: Head, sha256: str, values: Mapping[str, float], folder: Any) ->
     return Score(**about, raw=raw, details={name: float(p) for name, p in zip(head.classes, odds, strict=True)})
 
 
-def head_tags(scores: Mapping[str, Score]) -> dict[str, str]:
-    """The likeliest class of each head as text, for captions and mixtures; heads without a score are left out."""
-    return {name: max(score.details, key=score.details.__getitem__) for name, score in scores.items() if score.details}
-
-
 # -- labels and features on disk ---------------------------------------------------------------------------------------
 
 

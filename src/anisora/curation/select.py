@@ -51,7 +51,8 @@ DEFAULT_BETWEEN: dict[str, Bounds] = {
     "quality": (0.2, None),
     "aesthetic": (None, None),
 }
-DEFAULT_WITHOUT: dict[str, tuple[str, ...]] = {"camera": ("still", "slideshow")}
+#: by the tag `camera.kind`; a still under a moving camera stays, it shows what cameras do
+DEFAULT_WITHOUT: dict[str, tuple[str, ...]] = {"camera.kind": ("still", "slideshow")}
 
 
 @dataclass(frozen=True, kw_only=True)

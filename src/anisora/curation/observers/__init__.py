@@ -18,7 +18,6 @@ What the default scan stores (each with "index"; names and shapes are a contract
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -58,6 +57,3 @@ class Observer(Protocol):
     def finish(self) -> dict[str, NDArray]:
         """The arrays, first axis the frames seen; "index" (int64) is always among them."""
         ...
-
-
-ObserverFactory = Callable[[], Observer]

@@ -135,7 +135,7 @@ def _words(texts: list[str]) -> dict[str, tuple[str, ...]]:
     for text in texts:
         name, equals, word = text.partition("=")
         if not equals:
-            raise BadRequest("unreadable rule", got=repr(text), expected="NAME=WORD", hint="camera=still")
+            raise BadRequest("unreadable rule", got=repr(text), expected="NAME=WORD", hint="camera.kind=still")
         found[name] = (*found.get(name, ()), *([word] if word else []))
     return found
 
