@@ -118,8 +118,9 @@ def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
                 broken = broken & ~is_word(table, f"{name}_reason", NOT_MEASURED)
             verdicts.drop(rule, broken)
     for name, words in rules.without.items():
+        column = _column_of_words(table, name)  # looked up once: tags of a million clips take their time
         for word in words:
-            verdicts.drop(f"{name}={word}", is_word(table, name, word))
+            verdicts.drop(f"{name}={word}", _says(column, word))
     if rules.opening_ending:
         verdicts.drop("opening_ending", is_word(table, "repeat_kind", "opening_ending"))
     verdicts.drop("benchmark_leak", is_word(table, "repeat_kind", "leak"))
@@ -174,7 +175,11 @@ def _outside(table: pa.Table, name: str, bounds: Bounds) -> dict[str, np.ndarray
 
 def is_word(table: pa.Table, name: str, word: str) -> np.ndarray:
     """[n] whether a column of words, or the tag of that name, says `word`."""
-    return np.asarray(pc.fill_null(pc.equal(_column_of_words(table, name), word), False))
+    return _says(_column_of_words(table, name), word)
+
+
+def _says(column: pa.ChunkedArray, word: str) -> np.ndarray:
+    return np.asarray(pc.fill_null(pc.equal(column, word), False))
 
 
 def _column_of_words(table: pa.Table, name: str) -> pa.ChunkedArray:
