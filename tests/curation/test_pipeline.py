@@ -150,6 +150,21 @@ def test_other_thresholds_decode_nothing(copied: Path, episodes: Path, monkeypat
     assert reselect(copied, between={"duration_s": (1.5, 8.0)}).kept == 6
 
 
+def test_the_review_page_is_written_again_and_goes_on_from_labels(copied, tmp_path):
+    kept = [row["clip_id"] for row in rows(copied) if row["path"]]
+    page, shown = rewrite_review(copied, heads=["talking"])
+    assert (page, shown) == (copied / "review.html", len(kept))
+    (tmp_path / "labels.csv").write_text(f"clip_id,head,label\n{kept[0]},talking,yes\n")
+    page, shown = rewrite_review(copied, labels=tmp_path / "labels.csv", heads=["talking"], limit=len(kept) - 1)
+    html = page.read_text()
+    assert shown == len(kept) - 1
+    assert html.count("<article") == len(kept) - 1
+    assert f'data-clip="{kept[0]}"' not in html
+    assert kept[0] in html  # its label is exported again
+    with pytest.raises(BadInput, match="no finished curation"):
+        rewrite_review(tmp_path / "nowhere")
+
+
 def test_sources_can_be_added_later(episodes: Path, tmp_path: Path, finished: tuple[Path, Curated]):
     curate([episodes / "a.mp4"], tmp_path / "out", CONFIG)
     assert curate([episodes / "b.mp4"], tmp_path / "out", CONFIG).manifest_hash == finished[1].manifest_hash
@@ -466,18 +481,3 @@ print(json.dumps([result.manifest_hash, len(killed)]))
         assert json.loads(done.stdout.splitlines()[-1]) == [finished[1].manifest_hash, 1]
     finally:
         cluster.shutdown()
-
-
-def test_the_review_page_is_written_again_and_goes_on_from_labels(copied, tmp_path):
-    kept = [row["clip_id"] for row in rows(copied) if row["path"]]
-    page, shown = rewrite_review(copied, heads=["talking"])
-    assert (page, shown) == (copied / "review.html", len(kept))
-    (tmp_path / "labels.csv").write_text(f"clip_id,head,label\n{kept[0]},talking,yes\n")
-    page, shown = rewrite_review(copied, labels=tmp_path / "labels.csv", heads=["talking"], limit=len(kept) - 1)
-    html = page.read_text()
-    assert shown == len(kept) - 1
-    assert html.count("<article") == len(kept) - 1
-    assert f'data-clip="{kept[0]}"' not in html
-    assert kept[0] in html  # its label is exported again
-    with pytest.raises(BadInput, match="no finished curation"):
-        rewrite_review(tmp_path / "nowhere")

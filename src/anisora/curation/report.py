@@ -189,7 +189,7 @@ def _cut_lines(out: Path, table: pa.Table, between: Mapping[str, Bounds]) -> Ite
             if figures:
                 yield Section(
                     heading=f"At the line: {name} at {side} {bound:g}",
-                    paragraphs=["First the clips that just break it, then those that just do not."],
+                    paragraphs=["First what it just drops, then what it just keeps."],
                     figures=figures,  # type: ignore[arg-type]
                 )
 
