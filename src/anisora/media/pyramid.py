@@ -30,8 +30,8 @@ class Pyramid:
 
     def __init__(self) -> None:
         self._planes: list[Plane] = []
-        self._memory: dict[tuple[int, int, int], Plane] = {}
-        self._is_made: set[tuple[int, int, int]] = set()
+        self._memory: dict[tuple[int, int], Plane] = {}
+        self._is_made: set[tuple[int, int]] = set()
 
     def show(self, picture: Any) -> None:
         """The frame that counts from now on, PyAV's; its memory must stay until the next one is shown."""
@@ -57,25 +57,28 @@ class Pyramid:
         """A plane in a size: halved while it is twice as large, then interpolated; less than halving needs no more."""
         import cv2
 
-        plane = self._plane(number)
-        while (now := plane.shape[::-1]) != size:
-            fewer = tuple((n + 1) // 2 if n >= 2 * wanted else n for n, wanted in zip(now, size, strict=True))
-            if fewer == now:
-                return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-            plane = self._halved(plane, (number, *fewer))
-        return plane
+        plane, level = self._plane(number), 0
+        while min(plane.shape[1] // size[0], plane.shape[0] // size[1]) >= 2:
+            level += 1
+            plane = self._halved(plane, number, level)
+        if plane.shape[::-1] == size:
+            return plane
+        is_large = max(plane.shape[1] // size[0], plane.shape[0] // size[1]) >= 2  # on one side, as 4:2:2 colours are
+        way = cv2.INTER_AREA if is_large else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(plane, size, interpolation=way), np.uint8)
 
-    def _halved(self, plane: Plane, key: tuple[int, int, int]) -> Plane:
-        """A plane in another size, made once a frame, in the memory of that of the frame before."""
+    def _halved(self, plane: Plane, number: int, level: int) -> Plane:
+        """A plane halved once more, made once a frame, in the memory of that of the frame before."""
         import cv2
 
-        if key not in self._is_made:
-            is_even = not (plane.shape[0] % 2 or plane.shape[1] % 2)
-            way = cv2.INTER_AREA if is_even else cv2.INTER_LINEAR
-            memory = self._memory.get(key)
-            self._memory[key] = np.asarray(cv2.resize(plane, key[1:], memory, interpolation=way), np.uint8)
-            self._is_made.add(key)
-        return self._memory[key]
+        if (number, level) not in self._is_made:
+            height, width = plane.shape
+            way = cv2.INTER_LINEAR if height % 2 or width % 2 else cv2.INTER_AREA
+            memory = self._memory.get((number, level))
+            made = cv2.resize(plane, ((width + 1) // 2, (height + 1) // 2), memory, interpolation=way)
+            self._memory[number, level] = np.asarray(made, np.uint8)
+            self._is_made.add((number, level))
+        return self._memory[number, level]
 
     def _plane(self, number: int) -> Plane:
         if not self._planes:
