@@ -103,8 +103,11 @@ def random_table(count: int) -> Any:
         "source_sha256": [f"{n // 300:064x}" for n in range(count)],
         "caption": [f"Animation in colours, number {n}, with a static camera and some motion." for n in range(count)],
         "verdict": ["drop"] * count,
-        "tags": [[("camera.pan", "0.5"), ("caption_kind", "measured")]] * count,
-        "camera": rng.choice(["static", "pan", "zoom", "shake", "still"], count),
+        "tags": [
+            [("camera.kind", kind), ("camera.shift_x", "0.5"), ("caption_kind", "measured")]
+            for kind in rng.choice(["moving", "panned_still", "slideshow", "still"], count, p=[0.85, 0.05, 0.05, 0.05])
+        ],
+        "camera": rng.choice(["static", "pan", "tilt", "zoom_in", "shake"], count),
         "talking": rng.choice(["yes", "no"], count),
         "motion_grade": rng.choice(["still", "small", "medium", "large"], count),
         "dimension": rng.choice(["2d", "3d"], count),

@@ -14,11 +14,9 @@ from anisora.curation.dedup import (
     Repeat,
     SourceTrack,
     benchmark_fingerprints,
-    exact_repeats,
     find_repeats,
     find_runs,
     groups,
-    keep_best,
     leaks,
 )
 from anisora.curation.fingerprint import Fingerprint, alike, fingerprint, hash_frames
@@ -109,17 +107,9 @@ def test_blank_clips_are_repeats_of_nothing(prints: list[Fingerprint]):
     assert find_repeats(prints + blank) == []
 
 
-def test_equal_digests_point_at_the_first():
-    assert exact_repeats({"c": "1", "a": "1", "b": "2", "d": "1"}) == [
-        Repeat(a="c", b="a", kind="exact"),
-        Repeat(a="d", b="a", kind="exact"),
-    ]
-
-
-def test_the_best_of_each_group_stays():
+def test_repeats_of_repeats_are_one_group():
     repeats = [Repeat(a=a, b=b, kind="copy") for a, b in (("a", "b"), ("c", "b"), ("y", "x"))]
     assert groups(repeats) == [["a", "b", "c"], ["x", "y"]]
-    assert keep_best(repeats, {"b": 2.0, "a": 1.0}) == {"a": "b", "c": "b", "y": "x"}
 
 
 def test_an_opening_is_found_in_two_episodes():

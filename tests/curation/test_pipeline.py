@@ -25,7 +25,7 @@ from anisora.curation.materialise import Encoding
 from anisora.curation.parts import make_plan
 from anisora.curation.pipeline import Curated, curate
 from anisora.curation.plan import measuring, watch
-from anisora.curation.reselect import reselect
+from anisora.curation.reselect import reselect, rewrite_review
 from anisora.curation.select import Rules
 from anisora.curation.shards import damaged_shards
 from anisora.curation.upkeep import purge, retry, verify
@@ -148,6 +148,21 @@ def test_other_thresholds_decode_nothing(copied: Path, episodes: Path, monkeypat
     assert (result.kept, dict(result.funnel)["duration_s_low"]) == (0, 6)
     assert "duration_s 2.5 (rule: at least 2.6)" in str(result.nearest_miss)
     assert reselect(copied, between={"duration_s": (1.5, 8.0)}).kept == 6
+
+
+def test_the_review_page_is_written_again_and_goes_on_from_labels(copied, tmp_path):
+    kept = [row["clip_id"] for row in rows(copied) if row["path"]]
+    page, shown = rewrite_review(copied, heads=["talking"])
+    assert (page, shown) == (copied / "review.html", len(kept))
+    (tmp_path / "labels.csv").write_text(f"clip_id,head,label\n{kept[0]},talking,yes\n")
+    page, shown = rewrite_review(copied, labels=tmp_path / "labels.csv", heads=["talking"], limit=len(kept) - 1)
+    html = page.read_text()
+    assert shown == len(kept) - 1
+    assert html.count("<article") == len(kept) - 1
+    assert f'data-clip="{kept[0]}"' not in html
+    assert kept[0] in html  # its label is exported again
+    with pytest.raises(BadInput, match="no finished curation"):
+        rewrite_review(tmp_path / "nowhere")
 
 
 def test_sources_can_be_added_later(episodes: Path, tmp_path: Path, finished: tuple[Path, Curated]):

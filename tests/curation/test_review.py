@@ -7,10 +7,11 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from anisora.curation.heads import HEADS, read_labels
+from anisora.curation.heads import HEADS, label_rows, read_labels
 from anisora.curation.review import choose_clips, write_review
 from anisora.errors import BadInput
 from anisora.records import Score
@@ -63,7 +64,7 @@ def test_foreign_text_stays_text(tmp_path: Path):
     assert len(sources) == 2
     policy = next(attributes for tag, attributes in parsed.tags if attributes.get("http-equiv"))
     assert "default-src 'none'" in policy["content"]
-    assert "yes 70 %" in page.read_text()
+    assert 'yes <small title="what the head guesses">70\u00a0%</small>' in page.read_text()
     assert "http:" not in page.read_text()
 
 
@@ -96,22 +97,50 @@ const store = {};
 global.document = {querySelectorAll: what => what === "article" ? articles : [], getElementById: () => element({}),
   addEventListener: (name, call) => { listeners[name] = call; }, activeElement: element({})};
 global.localStorage = {getItem: name => store[name] ?? null, setItem: (name, value) => { store[name] = value; }};
-const page = new Function(script + "; return {mark, mine, toCSV};")();
-page.mark(articles[0], "talking", "no"); page.mark(articles[0], "talking", "yes"); page.mark(articles[1], "dimension", "3d");
-page.mark(articles[2], "dimension", "2d"); page.mark(articles[2], "dimension", "2d");
-const again = new Function(script + "; return {mine, toCSV};")();
-process.stdout.write(again.toCSV(again.mine(), 'me, "I"'));
+global.window = {};
+const page = new Function(script + "; return {mark, exported, toCSV};")();
+for (const [clip, head, label] of MARKS) page.mark(articles[clip], head, label);
+const again = new Function(script + "; return {exported, toCSV};")();
+process.stdout.write(again.toCSV(again.exported(), 'me, "I"'));
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_labels_come_back_as_csv(tmp_path: Path):
-    """The page's own script: marks, takes one mark back, is opened again, exports; heads read it."""
-    page = write_review(rows(), tmp_path / "review.html")
-    driver = DRIVER.replace("CLIPS", json.dumps(["a", EVIL, "c"]))
-    done = subprocess.run(
-        ["node", "-e", driver], input=Parsed(page.read_text()).scripts[0], capture_output=True, text=True
-    )
+def labelled(page: Path, marks: list[tuple[int, str, str]], out: Path) -> Path:
+    """The CSV that the page's own script exports after these clicks (clip, head, label) and after being opened again."""
+    driver = DRIVER.replace("CLIPS", json.dumps(["a", EVIL, "c"])).replace("MARKS", json.dumps(marks))
+    script = Parsed(page.read_text()).scripts[0]
+    done = subprocess.run(["node", "-e", driver], input=script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "labels.csv").write_bytes(done.stdout.encode())
-    assert read_labels(tmp_path / "labels.csv") == {"talking": {"a": "yes"}, "dimension": {EVIL: "3d"}}
+    out.write_bytes(done.stdout.encode())
+    return out
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_labels_come_back_as_csv_and_go_on(tmp_path: Path):
+    """Marks, takes one mark back, is opened again, exports; heads read it; the next page starts from it."""
+    page = write_review(rows(), tmp_path / "review.html")
+    twice = [(2, "dimension", "2d"), (2, "dimension", "2d")]
+    marks = [(0, "talking", "no"), (0, "talking", "yes"), (1, "dimension", "3d"), *twice]
+    first = labelled(page, marks, tmp_path / "labels.csv")
+    assert read_labels(first) == {"talking": {"a": "yes"}, "dimension": {EVIL: "3d"}}
+
+    with first.open("a") as file:
+        file.write("elsewhere,talking,no,you,\n")
+    page = write_review(rows(), tmp_path / "review.html", labels=label_rows(first))
+    marks = [(0, "talking", "no"), (1, "dimension", "3d"), (2, "talking", "yes")]
+    second = labelled(page, marks, tmp_path / "more.csv")
+    assert read_labels(second) == {"talking": {"a": "no", "c": "yes", "elsewhere": "no"}}
+    assert {row["rater"] for row in label_rows(second)} == {'me, "I"', "you"}
+
+
+def test_clips_without_labels_come_first(tmp_path: Path):
+    def shown(labels: list[dict[str, str]], **options: Any) -> list[str | None]:
+        page = write_review(rows(), tmp_path / "review.html", labels=labels, **options)
+        return [attributes["data-clip"] for tag, attributes in Parsed(page.read_text()).tags if tag == "article"]
+
+    labels = [{"clip_id": clip_id, "head": "talking", "label": "yes"} for clip_id in ("a", EVIL)]
+    assert shown(labels, heads=["talking"], limit=2) == ["c", "a"]
+    assert shown(labels, heads=["talking", "dimension"], limit=2) == shown([], limit=2)
+    scripts = Parsed((tmp_path / "review.html").read_text()).scripts
+    assert len(scripts) == 1
+    assert "</script>" not in scripts[0]

@@ -32,6 +32,7 @@ from anisora.curation.shards import (
     write_shards,
 )
 from anisora.errors import BadConfig, BadInput, Failed
+from anisora.measures.camera import KINDS
 
 RULES = Rules(
     between={"duration_s": (2.0, 8.0), "flow": (0.5, None), "text_cover": (None, 0.02)}, without={"camera": ("still",)}
@@ -137,6 +138,12 @@ def test_the_first_broken_rule_is_the_reason():
         0: None, 1: "duration_s_low", 2: "duration_s_high", 3: "flow_low", 4: "text_cover_high", 5: "no_flow",
         6: "camera=still", 7: "crashed",
     }  # fmt: skip
+
+
+def test_by_default_stills_and_slideshows_go_and_panned_stills_stay():
+    rows = [row(n, tags=[("camera.kind", kind)]) for n, kind in enumerate(KINDS)]
+    gone = {kind: f"camera.kind={kind}" for kind in ("still", "slideshow")}
+    assert decided(rows, Rules()) == {n: gone.get(kind) for n, kind in enumerate(KINDS)}
 
 
 def test_bounds_are_inclusive_in_the_precision_of_the_table():

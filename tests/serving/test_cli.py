@@ -26,6 +26,7 @@ from anisora.serving.cli.flags import given_fields, request_parameters
 from anisora.settings import settings_of
 
 VERBS = ["generate", "train", "train captioner", "train heads", "demo", "doctor"]
+VERBS += [f"curate {verb}" for verb in ("select", "report", "review", "latents", "verify", "retry", "purge")]
 VERBS += ["models list", "models show", "models convert", "models verify"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anisora.curation.fingerprint import PARTS, Fingerprint, Hashes, alike, fingerprint, part_hashes
 from anisora.measures.clip import ClipView
 
-RepeatKind = Literal["exact", "copy", "crop"]
+RepeatKind = Literal["copy", "crop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class DedupParams:
 class Repeat:
     """Clip `a` shows the same as `b`, or as the part (left, top, right, bottom in [0, 1]) of `b`, perhaps mirrored.
 
-    `likeness` in [0, 1] is the correlation of the aligned pictures; 1 for equal files.
+    `likeness` in [0, 1] is the correlation of the aligned pictures.
     """
 
     a: str
@@ -54,17 +54,6 @@ class Repeat:
     is_mirrored: bool = False
     part: tuple[float, float, float, float] = PARTS[0]
     likeness: float = 1.0
-
-
-def exact_repeats(digests: Mapping[str, str]) -> list[Repeat]:
-    """The clips whose digest (of a file, or of decoded frames) another one has: each with the first of its like."""
-    first: dict[str, str] = {}
-    found = []
-    for clip_id in sorted(digests):
-        original = first.setdefault(digests[clip_id], clip_id)
-        if original != clip_id:
-            found.append(Repeat(a=clip_id, b=original, kind="exact"))
-    return found
 
 
 def find_repeats(clips: Sequence[Fingerprint], params: DedupParams = DedupParams()) -> list[Repeat]:
@@ -216,15 +205,6 @@ def groups(repeats: Iterable[Repeat]) -> list[list[str]]:
     for clip_id in parent:
         members[root(clip_id)].append(clip_id)
     return sorted(sorted(group) for group in members.values() if len(group) > 1)
-
-
-def keep_best(repeats: Iterable[Repeat], rank: Mapping[str, float]) -> dict[str, str]:
-    """For each clip to drop, the copy that stays: the highest of its group by `rank` (of equals the first by id)."""
-    dropped = {}
-    for group in groups(repeats):
-        best = min(group, key=lambda clip_id: (-rank.get(clip_id, 0.0), clip_id))
-        dropped.update({clip_id: best for clip_id in group if clip_id != best})
-    return dropped
 
 
 # --------------------------------------------------------------------------------------------------------------------

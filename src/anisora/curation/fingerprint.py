@@ -93,11 +93,12 @@ def _hashes(clip: ClipView) -> tuple[NDArray[np.int64], Hashes, Hashes]:
 def hash_frames(frames_THWC: NDArray[np.uint8], first: int = 0) -> tuple[NDArray[np.int64], Hashes, Hashes]:
     """(frame numbers, hashes, hashes of the mirror images) of pictures in memory, as the scan makes them."""
 
-    from anisora.curation.observers.phash import Phash
+    from anisora.curation.observers.phash import PICTURE_PX, Phash
 
     observer = Phash()
     for t, frame in enumerate(frames_THWC):
-        observer.feed(first + t, 0, _grey(frame, (160, max(1, round(160 * frame.shape[0] / frame.shape[1])))))
+        size = PICTURE_PX, max(2, round(PICTURE_PX * frame.shape[0] / frame.shape[1]))
+        observer.feed(first + t, 0, _grey(frame, size))
     found = observer.finish()
     return found["index"], found["hash"], found["mirrored"]
 

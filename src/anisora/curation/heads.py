@@ -145,22 +145,16 @@ def _score(head: Head, sha256: str, values: Mapping[str, float], folder: Any) ->
     return Score(**about, raw=raw, details={name: float(p) for name, p in zip(head.classes, odds, strict=True)})
 
 
-def head_tags(scores: Mapping[str, Score]) -> dict[str, str]:
-    """The likeliest class of each head as text, for captions and mixtures; heads without a score are left out."""
-    return {name: max(score.details, key=score.details.__getitem__) for name, score in scores.items() if score.details}
-
-
 # -- labels and features on disk ---------------------------------------------------------------------------------------
 
 
-def read_labels(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
-    """head -> clip_id -> label, of a CSV with the columns clip_id, head, label and, if several people label, rater.
+def label_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows of a CSV with the columns clip_id, head, label and, if they are there, rater and at (when), in order.
 
-    The last label of a rater counts, then the majority of raters; a tie is no label, and says so in the log. Raises
-    BadInput, naming the line, for missing columns and for heads or labels that there are not.
+    Raises BadInput, naming the line, for missing columns and for heads or labels that there are not.
     """
     path = existing_file(path, BadInput, "the file of labels")
-    votes: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -171,9 +165,21 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
                 if label not in HEADS.get(head, ()):
                     known = ", ".join(HEADS) if head not in HEADS else ", ".join(HEADS[head])
                     raise BadInput(f"{path}, line {reader.line_num}", got=f"{head}: {label}", expected=known)
-                votes[head, row["clip_id"]][row.get("rater") or ""] = label
+                rows.append({name: row.get(name) or "" for name in ("clip_id", "head", "label", "rater", "at")})
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not UTF-8 text", hint="exporting it as CSV in UTF-8") from None
+    return rows
+
+
+def read_labels(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
+    """head -> clip_id -> label, of a CSV as `label_rows` reads it.
+
+    The last label of a rater counts, then the majority of raters; a tie is no label, and says so in the log. Raises
+    BadInput.
+    """
+    votes: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for row in label_rows(path):
+        votes[row["head"], row["clip_id"]][row["rater"]] = row["label"]
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for (head, clip_id), by_rater in votes.items():
         (label, most), *others = Counter(by_rater.values()).most_common()

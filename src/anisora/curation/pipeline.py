@@ -462,7 +462,7 @@ class _Run:
     def review(self, table: pa.Table) -> None:
         """The features of the clips, for training heads, and the page on which people label them."""
         from anisora.curation.heads import apply_heads, write_features
-        from anisora.curation.review import write_review
+        from anisora.curation.review import FEATURES, PAGE, write_review
 
         rows = [row for row in table.to_pylist() if row["path"]]
         found = self._features()
@@ -471,10 +471,10 @@ class _Run:
         }
         if not features:
             return
-        write_features(self.out / "features.parquet", features)
+        write_features(self.out / FEATURES, features)
         write_review(
             [row | {"tags": dict(row["tags"] or [])} for row in rows],
-            self.out / "review.html",
+            self.out / PAGE,
             scores=apply_heads(features, self.config.heads),
         )
 

@@ -6,6 +6,7 @@ Everything comes from the table, the ledger and the thumbnails of the scan: no v
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _histograms(table: pa.Table, between: Mapping[str, Bounds]) -> Section:
     return Section(
         heading="How scores are spread",
         paragraphs=[
-            "Light: all clips with a score. Dark: those kept. Lines: the thresholds. Ends gather the outer 1 %."
+            "Light: all clips with a score. Dark: those kept. Lines: the thresholds. Ends gather the outer 1\u00a0%."
         ],
         figures=figures,
     )
@@ -188,7 +189,7 @@ def _cut_lines(out: Path, table: pa.Table, between: Mapping[str, Bounds]) -> Ite
             if figures:
                 yield Section(
                     heading=f"At the line: {name} at {side} {bound:g}",
-                    paragraphs=["Left: just dropped by it. Right: just not."],
+                    paragraphs=["First what it just drops, then what it just keeps."],
                     figures=figures,  # type: ignore[arg-type]
                 )
 
@@ -324,10 +325,15 @@ def histogram_svg(values: np.ndarray, kept: np.ndarray, bounds: Bounds) -> bytes
         if b is not None
     ]
     text = [
-        f'<text x="{x}" y="{floor + 18}" font-size="12" text-anchor="{anchor}" fill="#777">{value:.4g}</text>'
+        f'<text x="{x}" y="{floor + 18}" font-size="12" text-anchor="{anchor}" fill="#777">{_tick(value, high - low)}</text>'
         for x, anchor, value in ((2, "start", low), (width / 2, "middle", (low + high) / 2), (width - 2, "end", high))
     ]
     return _svg(width, height, [*bars, *lines, f'<path d="M0 {floor}H{width}" stroke="#777"/>', *text])
+
+
+def _tick(value: float, span: float) -> str:
+    """A number as finely as an axis of that length needs it."""
+    return f"{round(value, max(0, 2 - math.floor(math.log10(span)))) + 0.0:g}"
 
 
 def funnel_svg(bars: Sequence[tuple[str, int, int]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Other thresholds for a set that is there: columns are read, verdicts are written, no video is opened."""
+"""Other thresholds and pages for a set that is there: columns are read, verdicts are written, no video is opened."""
 
 from __future__ import annotations
 
@@ -107,3 +107,31 @@ def rewrite_report(out: str | os.PathLike[str]) -> Path:
     with locked(folder):
         config = stored_config(folder)
         return write_report(folder, select(clips.read(folder / CLIPS), config.select), config)
+
+
+def rewrite_review(
+    out: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    heads: Sequence[str] = (),
+    limit: int = 200,
+    seed: int = 0,
+) -> tuple[Path, int]:
+    """The page to label the clips of a finished run on, and how many clips it shows.
+
+    `labels` is a CSV of labels given before; `heads` those asked about, all by default. Raises BadInput, also where no
+    clip has a file.
+    """
+    from anisora.curation.heads import HEADS, apply_heads, label_rows, read_features
+    from anisora.curation.review import FEATURES, PAGE, write_review
+
+    folder = existing_run(out)
+    given = label_rows(labels) if labels else []
+    with locked(folder):
+        rows = [row for row in clips.read(folder / CLIPS).to_pylist() if row["path"]]
+        features = read_features(folder / FEATURES) if (folder / FEATURES).exists() else {}
+        scores = apply_heads(features, stored_config(folder).heads)
+        page = write_review(
+            rows, folder / PAGE, scores=scores, heads=heads or HEADS, labels=given, limit=limit, seed=seed
+        )
+    return page, min(limit, len(rows))

@@ -1,7 +1,8 @@
 """A page to look at clips and label them, without a server: one HTML file beside the clips, and a CSV that comes back.
 
-Labels stay in the browser until they are exported; the export is what `anisora train heads` reads. The clips shown are those
-that teach most: where the heads are least sure, and some drawn at random so that the sure mistakes show too. File names and
+Labels stay in the browser until they are exported; the export is what `anisora train heads` reads, and it can be given to
+the next page, which goes on where the last one ended. The clips shown are those that teach most: where the heads are
+least sure, and some drawn at random so that the sure mistakes show too. File names and
 captions come from anywhere, so everything is escaped and the page may load nothing but the clips.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from anisora.curation.heads import HEADS
 from anisora.errors import BadInput
 from anisora.files import write_atomic
 from anisora.records import Score
+
+#: The page, and the features that training reads with its labels, in the folder of a run.
+PAGE, FEATURES = "review.html", "features.parquet"
 
 #: The share of the clips on a page that are drawn at random.
 RANDOM_SHARE = 0.25
@@ -37,7 +41,7 @@ class ReviewClip:
     media: str | None
     caption: str
     facts: Mapping[str, str]
-    guesses: Mapping[str, str]
+    guesses: Mapping[str, tuple[str, str]]  # head -> likeliest class, its probability in words
 
 
 def write_review(
@@ -46,13 +50,15 @@ def write_review(
     *,
     scores: Mapping[str, Mapping[str, Score]] | None = None,
     heads: Iterable[str] = HEADS,
+    labels: Sequence[Mapping[str, str]] = (),
     limit: int = 200,
     seed: int = 0,
 ) -> Path:
     """Writes the page for rows of clips.parquet. `path` in a row is taken as relative to the page's folder.
 
-    `scores` are those of `curation.heads.apply_heads`: they order the clips and are shown as guesses. Raises BadInput for
-    no rows and for heads there are not; WriteFailed.
+    `scores` are those of `curation.heads.apply_heads`: they order the clips and are shown as guesses. `labels` are those
+    given before (`curation.heads.label_rows`): the page shows them and exports them again, and clips that lack one come
+    first. Raises BadInput for no rows and for heads there are not; WriteFailed.
     """
     heads = list(heads)
     if unknown := set(heads) - set(HEADS):
@@ -61,10 +67,25 @@ def write_review(
     if not rows:
         raise BadInput("no clips to review", expected="one at least", hint="`anisora curate report`, which says why")
     scores = scores or {}
-    chosen = choose_clips([str(row["clip_id"]) for row in rows], scores, limit, seed)
     by_id = {str(row["clip_id"]): row for row in rows}
+    chosen = _chosen(list(by_id), scores, _labelled(labels, heads), limit, seed)
     clips = [_clip(by_id[clip_id], scores.get(clip_id, {})) for clip_id in chosen]
-    return write_atomic(page, _render(clips, {name: HEADS[name] for name in heads}, len(rows)).encode())
+    html = _render(clips, {name: HEADS[name] for name in heads}, labels, len(rows))
+    return write_atomic(page, html.encode())
+
+
+def _labelled(labels: Iterable[Mapping[str, str]], heads: Iterable[str]) -> set[str]:
+    """The clips that have a label of every head."""
+    of_head = [{row["clip_id"] for row in labels if row["head"] == head} for head in heads]
+    return set.intersection(*of_head) if of_head else set()
+
+
+def _chosen(
+    clip_ids: list[str], scores: Mapping[str, Mapping[str, Score]], labelled: set[str], limit: int, seed: int
+) -> list[str]:
+    """Those without labels, and labelled ones where there is room for more."""
+    fresh = choose_clips([clip_id for clip_id in clip_ids if clip_id not in labelled], scores, limit, seed)
+    return fresh + [clip_id for clip_id in clip_ids if clip_id in labelled][: limit - len(fresh)]
 
 
 def choose_clips(clip_ids: list[str], scores: Mapping[str, Mapping[str, Score]], limit: int, seed: int) -> list[str]:
@@ -89,7 +110,7 @@ def _clip(row: Mapping[str, Any], scores: Mapping[str, Score]) -> ReviewClip:
     for name, score in scores.items():
         if score.details:
             label = max(score.details, key=score.details.__getitem__)
-            guesses[name] = f"{label} {100 * float(score.details[label]):.0f} %"
+            guesses[name] = label, f"{100 * float(score.details[label]):.0f}\u00a0%"
     path = row.get("path")
     return ReviewClip(
         clip_id=str(row["clip_id"]),
@@ -104,7 +125,9 @@ def _fact(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _render(clips: list[ReviewClip], heads: Mapping[str, tuple[str, ...]], total: int) -> str:
+def _render(
+    clips: list[ReviewClip], heads: Mapping[str, tuple[str, ...]], labels: Sequence[Mapping[str, str]], total: int
+) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -114,5 +137,11 @@ def _render(clips: list[ReviewClip], heads: Mapping[str, tuple[str, ...]], total
         clips=clips,
         heads=heads,
         total=total,
-        heads_json=json.dumps({name: list(labels) for name, labels in heads.items()}),
+        heads_json=_in_script({name: list(classes) for name, classes in heads.items()}),
+        labels_json=_in_script([dict(row) for row in labels]),
     )
+
+
+def _in_script(value: Any) -> str:
+    """JSON that cannot end the script it stands in, whatever the names in it."""
+    return json.dumps(value).replace("<", "\\u003c").replace("&", "\\u0026")

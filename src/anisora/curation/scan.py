@@ -24,8 +24,9 @@ from anisora.curation.observers import Observer
 from anisora.errors import BadInput
 from anisora.files import existing_file, write_atomic
 from anisora.measures.clip import ClipView, Signals
+from anisora.media.pyramid import Pyramid
 from anisora.media.reader import probe
-from anisora.media.stream import Decoded, Remarks, SmallPictures, iter_decoded
+from anisora.media.stream import Decoded, Remarks, iter_decoded
 from anisora.media.video import VideoInfo
 from anisora.records import Span
 
@@ -196,7 +197,7 @@ class _Desk:
         self.errors: dict[str, str] = {}
         self._observers = list(observers)
         self._due: dict[str, float] = {}
-        self._pictures = SmallPictures()
+        self._pictures = Pyramid()
 
     def show(self, index: int, frame: Decoded) -> None:
         self._pictures.show(frame.picture)

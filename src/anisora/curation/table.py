@@ -212,11 +212,6 @@ def _bytes_of(lines: pa.Array) -> memoryview:
     return memoryview(data)[places[0] : places[-1]]
 
 
-def fps_of(row: Mapping[str, Any]) -> Fraction:
-    """A row's rate as an exact fraction."""
-    return Fraction(row["fps_num"], row["fps_den"])
-
-
 def spans_of(rows: Iterable[Mapping[str, Any]]) -> list[Span]:
     """The span of each row."""
     return [

@@ -18,11 +18,14 @@ LEAST_SHIFT_PER_S, LEAST_ZOOM_PER_S = 0.02, 0.02
 #: A move whose way there and back is this many times what it comes to is a shake.
 SHAKE_RATIO = 4.0
 
+#: What a clip is, by what is drawn anew in it.
+KINDS = ("moving", "still", "panned_still", "slideshow")
+
 
 def camera(clip: ClipView) -> Score:
     """The camera's move as a word: static, pan, tilt, zoom_in, zoom_out, shake, mixed; from the signal `held`.
 
-    `details`: `kind` is one of moving (something is drawn anew), still, panned_still (only the camera moves) and
+    `details`: `kind` is one of `KINDS`: moving (something is drawn anew), still, panned_still (only the camera moves) and
     slideshow (pictures that only replace each other); `shift_x`, `shift_y` in widths of the picture and `scale`, over
     the clip, as the picture moves; `shake` in widths a second there and back. `per_frame` [T, 4]: the camera by step.
     Null for clips of one frame, and where the scan has no signal.

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from anisora.assets import ASSETS, locate
 
-HEIGHT_PX, WIDTH_PX = 27, 48
 DILATIONS = (1, 2, 4, 8)
 
 #: How many frames before and after one are compared with it.

@@ -6,13 +6,19 @@ Flags measured on 400 random colours, 4:2:0, against the exact matrix: with thes
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # AVColorSpace, AVColorRange, AVColorPrimaries and AVColorTransferCharacteristic numbers (ITU-T H.273)
 RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
 LIMITED, FULL = 1, 2
+
+#: The shares of red and of blue in luma, by matrix number (H.273, table 4).
+_LUMA_SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+_BT601 = (0.299, 0.114)
 
 
 def _flags() -> Any:
@@ -43,12 +49,28 @@ def from_rgb(reformatter: Any, rgb_HWC: np.ndarray, pixel_format: str) -> Any:
 def to_rgb(reformatter: Any, frame: Any, *, with_alpha: bool = False) -> np.ndarray:
     """uint8 RGB [H, W, 3], or RGBA [H, W, 4], of a PyAV frame by its own matrix and range.
 
-    Where the file names no matrix, players take BT.709 for high definition and BT.601 below; so do we.
+    Where the file names no matrix, it is `assumed_matrix`.
     """
     is_yuv = not frame.format.is_rgb and frame.format.name != "pal8"
     if frame.colorspace == UNSPECIFIED and is_yuv:
-        frame.colorspace = BT709 if frame.width >= 1280 or frame.height >= 720 else SMPTE170M
+        frame.colorspace = assumed_matrix(frame.width, frame.height)
     # Planar RGB is the same to the bit and three times faster to convert to.
     target = "rgba" if with_alpha else "gbrp" if is_yuv else "rgb24"
     converted = reformatter.reformat(frame, format=target, interpolation=_flags(), dst_color_range=FULL, threads=1)
     return converted.to_ndarray()
+
+
+def assumed_matrix(width_px: int, height_px: int) -> int:
+    """The matrix of a file that names none: as players have it, BT.709 for high definition and BT.601 below."""
+    return BT709 if width_px >= 1280 or height_px >= 720 else SMPTE170M
+
+
+@cache
+def rgb_of_yuv(matrix: int) -> NDArray[np.float64]:
+    """[3, 4]: RGB in 0..255 of (Y, U, V, 1) in limited range, 8 bit, for an AVColorSpace number (H.273, section 8.3)."""
+    red, blue = _LUMA_SHARES.get(matrix, _BT601)
+    green = 1 - red - blue
+    y, c = 255 / 219, 255 / 224
+    to_red, to_blue = 2 * (1 - red) * c, 2 * (1 - blue) * c
+    linear = np.array([[y, 0, to_red], [y, -to_blue * blue / green, -to_red * red / green], [y, to_blue, 0]])
+    return np.hstack([linear, linear @ [[-16.0], [-128.0], [-128.0]]])

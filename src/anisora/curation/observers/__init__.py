@@ -9,16 +9,15 @@ What the default scan stores (each with "index"; names and shapes are a contract
     cut         every frame    see `curation.shots`
     held        every frame    see `measures.timing`
     borders     2/s            top, bottom, left, right: uniform margin of the frame, in pixels of the upright picture
-    phash       2/s and more   hash, mirrored: uint64 [n], of the picture and of its mirror image
+    phash       every frame    hash, mirrored: uint64 [n], of the picture and of its mirror image
     flow        8/s            see `measures.flow_score`
     text_edges  2/s            cover float32 [n] in [0, 1]; grid uint8 [n, 18, 32]: text-like edges a cell, 255 = all of it
     sharpness   2/s            laplacian, blocking: float32 [n]
-    thumbnails  2/s            jpeg uint8 [bytes], start and end int64 [n] in it: RGB pictures, see `curation.thumbnails`
+    thumbnails  2/s            jpeg uint8 [bytes], start and end int64 [n] in it: RGB pictures, see `observers.thumbnails`
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -41,7 +40,11 @@ class Needs:
 
 
 class Observer(Protocol):
-    """One look at a video. A fresh one is made for each video; `params` is a frozen dataclass, part of the result key."""
+    """One look at a video. A fresh one is made for each video; `params` is a frozen dataclass, part of the result key.
+
+    `version` is too: it goes up with every change of what is stored, or of the pictures shown, by more than rounding.
+    Otherwise new values would be taken for old ones. `tests/curation/test_signals.py` sees to it.
+    """
 
     name: str
     version: int
@@ -54,6 +57,3 @@ class Observer(Protocol):
     def finish(self) -> dict[str, NDArray]:
         """The arrays, first axis the frames seen; "index" (int64) is always among them."""
         ...
-
-
-ObserverFactory = Callable[[], Observer]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
+from anisora.curation.observers.batch import CHUNK, differences
 
 #: Frames as TransNetV2 takes them (Soucek and Lokoc 2020): height and width.
 TINY_HW = (27, 48)
@@ -43,7 +44,7 @@ class Cut:
     tiny uint8 [n, 27, 48, 3] are the frames `tiny_index` [n].
     """
 
-    name, version = "cut", 1
+    name, version = "cut", 2
 
     def __init__(self, params: CutParams | None = None) -> None:
         self.params = params or CutParams()
@@ -55,20 +56,21 @@ class Cut:
         import cv2
 
         self._index.append(index)
-        self._tiny.append(np.asarray(cv2.resize(frame, TINY_HW[::-1], interpolation=cv2.INTER_AREA)))
+        same = frame.shape[:2] == TINY_HW
+        tiny = frame.copy() if same else cv2.resize(frame, TINY_HW[::-1], interpolation=cv2.INTER_AREA)
+        self._tiny.append(np.asarray(tiny))
 
     def finish(self) -> dict[str, NDArray]:
         tiny = np.stack(self._tiny)
         self._tiny.clear()
-        grey = tiny.reshape(len(tiny), -1)
         arrays: dict[str, NDArray] = {
             "index": np.array(self._index, np.int64),
             "difference": np.stack([_lagged(tiny, lag) for lag in LAGS], axis=1).astype(np.float16),
             "blend": np.stack([_blend(tiny, lag) for lag in BLEND_LAGS], axis=1).astype(np.float16),
             "histogram": _histogram_steps(tiny).astype(np.float16),
-            "level": _chunked(grey, lambda part: part.mean(axis=1)).astype(np.float16),
-            "contrast": _chunked(grey, lambda part: part.std(axis=1)).astype(np.float16),
         }
+        level, contrast = _level_and_contrast(tiny)
+        arrays |= {"level": level.astype(np.float16), "contrast": contrast.astype(np.float16)}
         kept = self._kept(arrays)
         return arrays | {"tiny": tiny[kept], "tiny_index": arrays["index"][kept]}
 
@@ -105,23 +107,34 @@ def apart_around(difference: NDArray, lag: int) -> NDArray[np.float32]:
     return apart
 
 
-#: frames worked on at once: small enough to stay in the processor's cache
-CHUNK = 64
-
-
-def _chunked(rows: NDArray, function) -> NDArray:  # type: ignore[no-untyped-def]
-    return np.concatenate([function(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)])
-
-
 def _lagged(tiny: NDArray[np.uint8], lag: int) -> NDArray[np.float32]:
     """Mean absolute difference of each frame to the one `lag` before."""
     out = np.zeros(len(tiny), np.float32)
-    flat = tiny.reshape(len(tiny), -1)
-    for start in range(lag, len(flat), CHUNK):
-        now, before = flat[start : start + CHUNK], flat[start - lag : start - lag + CHUNK]
-        before = before[: len(now)]
-        out[start : start + len(now)] = (np.maximum(now, before) - np.minimum(now, before)).mean(axis=1)
+    for start in range(lag, len(tiny), CHUNK):
+        now = tiny[start : start + CHUNK]
+        out[start : start + len(now)] = _means(differences(now, tiny[start - lag : start - lag + len(now)]))
     return out
+
+
+def _means(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The mean of each frame."""
+    import cv2
+
+    flat = rows.reshape(len(rows), -1)
+    sums = np.asarray(cv2.reduce(flat, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S))[:, 0]
+    return (sums / flat.shape[1]).astype(np.float32)
+
+
+def _level_and_contrast(tiny: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each frame."""
+    level, contrast = np.zeros(len(tiny), np.float32), np.zeros(len(tiny), np.float32)
+    for start in range(0, len(tiny), CHUNK):
+        part = tiny[start : start + CHUNK].reshape(-1, tiny[0].size)
+        place = slice(start, start + len(part))
+        level[place] = _means(part)
+        apart = part.astype(np.float32) - level[place, None]
+        contrast[place] = np.sqrt(np.einsum("ti,ti->t", apart, apart) / part.shape[1])
+    return level, contrast
 
 
 def _blend(tiny: NDArray[np.uint8], lag: int) -> NDArray[np.float32]:
@@ -130,20 +143,23 @@ def _blend(tiny: NDArray[np.uint8], lag: int) -> NDArray[np.float32]:
     flat = tiny.reshape(len(tiny), -1)
     for start in range(lag, len(flat) - lag, CHUNK):
         stop = min(start + CHUNK, len(flat) - lag)
-        ends = flat[start - lag : stop - lag].astype(np.int16) + flat[start + lag : stop + lag]
-        out[start:stop] = np.abs(ends - (flat[start:stop].astype(np.int16) << 1)).mean(axis=1)
+        off = np.add(flat[start - lag : stop - lag], flat[start + lag : stop + lag], dtype=np.int16)
+        off -= flat[start:stop]
+        off -= flat[start:stop]
+        out[start:stop] = np.abs(off, out=off).sum(axis=1, dtype=np.int32) / np.float32(flat.shape[1])
     return out
 
 
 def _histogram_steps(tiny: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Half the sum of the differences between the colour histograms of consecutive frames, as a share."""
-    colour = tiny >> 5
-    classes = (colour[..., 0].astype(np.int32) << 6) | (colour[..., 1] << 3) | colour[..., 2]
-    classes = classes.reshape(len(tiny), -1)
     out, previous = np.zeros(len(tiny), np.float32), None
-    for number, row in enumerate(classes):
-        histogram = np.bincount(row, minlength=512)
-        if previous is not None:
-            out[number] = np.abs(histogram - previous).sum() / (2 * row.size)
-        previous = histogram
+    pixels = tiny.shape[1] * tiny.shape[2]
+    for start in range(0, len(tiny), CHUNK):
+        red, green, blue = np.moveaxis(tiny[start : start + CHUNK].reshape(-1, pixels, 3) >> 5, -1, 0)
+        classes = (red.astype(np.int64) << 6) | (green << 3) | blue
+        classes += (np.arange(len(classes)) << 9)[:, None]
+        counts = np.bincount(classes.ravel(), minlength=len(classes) << 9).reshape(-1, 512)
+        before = np.concatenate([counts[:1] if previous is None else previous, counts[:-1]])
+        out[start : start + len(counts)] = np.abs(counts - before).sum(axis=1) / (2 * pixels)
+        previous = counts[-1:]
     return out

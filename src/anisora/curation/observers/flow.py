@@ -33,7 +33,7 @@ class Flow:
     the picture; 0 for a held drawing. seconds float32 [n]: the time between the two.
     """
 
-    name, version = "flow", 1
+    name, version = "flow", 2
 
     def __init__(self, params: FlowParams | None = None) -> None:
         import cv2
@@ -42,6 +42,7 @@ class Flow:
         self.needs = Needs(width_px=self.params.width_px, fps=self.params.fps)
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
         self._dis.setFinestScale(0)
+        self._dis.setPatchStride(6)  # 4 is the preset: as near to DIS at 320 px, and costs half as much again
         self._last: tuple[int, NDArray[np.uint8]] | None = None
         self._rows: list[tuple[float, ...]] = []
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
+from anisora.curation.observers.batch import CHUNK, block_means, differences
 
 #: zoom, turn, x, y and the fit of a camera that does not move
 NO_CAMERA = (0.0, 0.0, 0.0, 0.0, 1.0)
@@ -44,7 +44,7 @@ class Held:
     blocks that follow the camera.
     """
 
-    name, version = "held", 1
+    name, version = "held", 2
 
     def __init__(self, params: HeldParams | None = None) -> None:
         import cv2
@@ -54,76 +54,91 @@ class Held:
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
         self._dis.setFinestScale(0)
         self._dis.setPatchStride(6)  # 4 is the preset; the camera fits as well and costs half
-        self._previous: NDArray[np.uint8] | None = None
-        self._rows: list[tuple[Any, ...]] = []
+        self._index: list[int] = []
+        self._frames: list[NDArray[np.uint8]] = []
+        self._rows: list[NDArray[np.float64]] = []
 
     def feed(self, index: int, pts: int, frame: NDArray[np.uint8]) -> None:
-        previous, self._previous = self._previous, frame.copy()
-        if previous is None or previous.shape != frame.shape:
-            self._rows.append((index, 0.0, 0.0, 0.0, *NO_CAMERA))
-        else:
-            self._rows.append((index, *self._compared(previous, self._previous)))
+        if self._frames and self._frames[-1].shape != frame.shape:
+            self._compare()
+            self._frames.clear()
+        if not self._frames:
+            self._rows.append(np.array([[0.0, 0.0, 0.0, *NO_CAMERA]]))
+        self._index.append(index)
+        self._frames.append(frame.copy())
+        if len(self._frames) > CHUNK:
+            self._compare()
 
-    def _compared(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[float, ...]:
-        """difference, residual, mean, the camera and how well it fits."""
-        blocks = self._differences(a, b)
-        difference, mean = _most(blocks), float(blocks.mean())
-        if difference < self.params.still_levels or min(a.shape) < LEAST_PX:
-            return difference, difference, mean, *NO_CAMERA
-        halves = [_half(picture) for picture in (a, b)]
-        texture = self._texture(halves[1])
+    def _compare(self) -> None:
+        """The rows of the frames that wait; the last one stays, to be compared with the next."""
+        if len(self._frames) > 1:
+            self._rows.append(self._compared(np.stack(self._frames)))
+            del self._frames[:-1]
+
+    def _compared(self, frames_THW: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """difference, residual, mean, the camera and how well it fits, of each pair of neighbours: [T - 1, 8]."""
+        before, after = frames_THW[:-1], frames_THW[1:]
+        blocks = self._blocks(differences(before, after), self.params.block_px)
+        rows = np.tile(np.array([0.0, 0.0, 0.0, *NO_CAMERA]), (len(blocks), 1))
+        rows[:, 0] = rows[:, 1] = _most(blocks)
+        rows[:, 2] = blocks.mean(axis=(1, 2))
+        at = np.flatnonzero(rows[:, 0] >= self.params.still_levels)
+        if not len(at) or min(frames_THW.shape[1:]) < LEAST_PX:
+            return rows
+        halves = {t: _half(frames_THW[t]) for t in sorted({*at.tolist(), *(at + 1).tolist()})}
+        texture = self._texture(np.stack([halves[t + 1] for t in at.tolist()]))
         # Most drawings move before a camera that does not, which needs no flow to see.
-        if (textured := texture > 1).any() and (blocks < 0.05 * texture + 0.3)[textured].mean() > 0.5:
-            return difference, difference, mean, *NO_CAMERA
-        flow = 2 * _resized(self._dis.calc(*halves, None), texture.shape[::-1])
-        (zoom, turn, x, y), error = fit_similarity(flow, texture, *a.shape[::-1])
-        residual = _most(self._differences(_moved(a, b, zoom, turn, x, y), b))
-        fit = float((error[textured] < 0.5).mean()) if textured.any() else 1.0
-        return difference, min(residual, difference), mean, zoom, turn, x / a.shape[1], y / a.shape[1], fit
+        textured = texture > 1
+        still = ((blocks[at] < 0.05 * texture + 0.3) & textured).sum(axis=(1, 2)) > 0.5 * textured.sum(axis=(1, 2))
+        at, texture, textured = at[~still], texture[~still], textured[~still]
+        if not len(at):
+            return rows
+        flow = np.stack([self._dis.calc(halves[t], halves[t + 1], None) for t in at.tolist()])
+        flow = np.stack([2 * block_means(flow[..., axis], *texture.shape[1:]) for axis in (0, 1)], axis=-1)
+        camera, error = fit_similarities(flow, texture, *frames_THW.shape[:0:-1])
+        moved = np.stack([_moved(before[t], after[t], *row) for t, row in zip(at.tolist(), camera, strict=True)])
+        residual = _most(self._blocks(differences(moved, after[at]), self.params.block_px))
+        rows[at, 1] = np.minimum(residual, rows[at, 0])
+        rows[at, 3:7] = camera / (1, 1, frames_THW.shape[2], frames_THW.shape[2])
+        count = textured.sum(axis=(1, 2))
+        rows[at, 7] = np.where(count, ((error < 0.5) & textured).sum(axis=(1, 2)) / np.maximum(count, 1), 1.0)
+        return rows
 
-    def _differences(self, a: NDArray, b: NDArray) -> NDArray[np.float32]:
-        """How much the blocks of two pictures differ."""
-        import cv2
+    def _texture(self, half_THW: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The mean step between neighbouring pixels of the blocks of pictures of half the size."""
+        right, left, lower, upper = half_THW[:, 1:, 1:], half_THW[:, 1:, :-1], half_THW[:, 1:, 1:], half_THW[:, :-1, 1:]
+        across, down = (np.maximum(a, b) - np.minimum(a, b) for a, b in ((right, left), (lower, upper)))
+        return self._blocks((across.astype(np.uint16) + down) / np.float32(2), self.params.block_px // 2)
 
-        return self._blocks(np.asarray(cv2.absdiff(a, b)), self.params.block_px)
-
-    def _texture(self, half: NDArray) -> NDArray[np.float32]:
-        """The mean step between neighbouring pixels of the blocks of a picture of half the size."""
-        import cv2
-
-        across, down = cv2.absdiff(half[:, 1:], half[:, :-1]), cv2.absdiff(half[1:], half[:-1])
-        return self._blocks(
-            np.asarray(cv2.addWeighted(across[1:], 0.5, down[:, 1:], 0.5, 0)), self.params.block_px // 2
-        )
-
-    def _blocks(self, picture: NDArray, side_px: int) -> NDArray[np.float32]:
-        height, width = picture.shape
-        return _resized(picture, (max(2, (width + 1) // side_px), max(2, (height + 1) // side_px))).astype(np.float32)
+    def _blocks(self, picture_THW: NDArray, side_px: int) -> NDArray[np.float32]:
+        """The means of blocks of about `side_px`, in whole grey levels."""
+        _, height, width = picture_THW.shape
+        return np.rint(block_means(picture_THW, max(2, (height + 1) // side_px), max(2, (width + 1) // side_px)))
 
     def finish(self) -> dict[str, NDArray]:
-        rows = np.array(self._rows, np.float64).reshape(-1, 9)
-        names = {"difference": 1, "residual": 2, "mean": 3, "fit": 8}
+        self._compare()
+        rows = np.concatenate(self._rows)
+        names = {"difference": 0, "residual": 1, "mean": 2, "fit": 7}
         arrays = {name: rows[:, column].astype(np.float32) for name, column in names.items()}
-        return {"index": rows[:, 0].astype(np.int64), **arrays, "camera": rows[:, 4:8].astype(np.float32)}
+        return {"index": np.array(self._index, np.int64), **arrays, "camera": rows[:, 3:7].astype(np.float32)}
 
 
-def _most(blocks: NDArray[np.float32]) -> float:
-    """The mean of the three largest."""
-    return float(np.partition(blocks.ravel(), -3)[-3:].mean())
-
-
-def _resized(picture: Any, size: tuple[int, ...]) -> NDArray:
-    import cv2
-
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+def _most(blocks_TRC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the three largest of each frame."""
+    flat = blocks_TRC.reshape(len(blocks_TRC), -1)
+    return np.partition(flat, -3, axis=1)[:, -3:].mean(axis=1)
 
 
 def _half(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import cv2
+
     height, width = picture.shape
-    return _resized(picture, ((width + 1) // 2, (height + 1) // 2))
+    return np.asarray(
+        cv2.resize(picture, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA), np.uint8
+    )
 
 
-def _moved(a: NDArray, b: NDArray, zoom: float, turn: float, x: float, y: float) -> NDArray:
+def _moved(a: NDArray, b: NDArray, zoom: float, turn: float, x: float, y: float) -> NDArray[np.uint8]:
     """Picture `a` moved by the camera onto `b`, whose pixels show where `a` has none."""
     import cv2
 
@@ -143,28 +158,31 @@ def _design(shape: tuple[int, int], width: int, height: int) -> NDArray[np.float
     return np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
 
 
-def fit_similarity(
-    flow_HW2: NDArray, weight_HW: NDArray, width: int, height: int
+def fit_similarities(
+    flow_KHW2: NDArray, weight_KHW: NDArray, width: int, height: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(zoom, turn, x, y) about the middle that most of the flow follows, and how far off each block is, in pixels.
+    """(zoom, turn, x, y) about the middle that most of each flow follows [K, 4], and how far off each block is, in
+    pixels [K, H, W].
 
     Least squares from the weighted median, with weights that are taken anew each time (Geman-McClure), ever stricter.
     """
-    design = _design(weight_HW.shape, width, height)  # type: ignore[arg-type]
-    count = weight_HW.size
-    target = flow_HW2.reshape(count, 2).T.reshape(-1).astype(np.float64)
-    base = np.minimum(weight_HW.ravel(), 12.0) + 1e-3
-    camera = np.array([0, 0, _weighted_median(target[:count], base), _weighted_median(target[count:], base)])
+    design = _design(weight_KHW.shape[1:], width, height)  # type: ignore[arg-type]
+    frames, blocks = len(flow_KHW2), weight_KHW[0].size
+    target = flow_KHW2.reshape(frames, blocks, 2).astype(np.float64).swapaxes(1, 2)
+    base = np.minimum(weight_KHW.reshape(frames, blocks), 12.0).astype(np.float64) + 1e-3
+    camera = np.zeros((frames, 4))
+    camera[:, 2], camera[:, 3] = (_weighted_medians(target[:, axis], base) for axis in (0, 1))
     for scale in (2.0, 1.0, 0.5, 0.25):
-        error = target - design @ camera
-        weight = base / (1 + (error[:count] ** 2 + error[count:] ** 2) / scale**2) ** 2
-        weighted = design.T * np.concatenate([weight, weight])
-        camera = np.linalg.solve(weighted @ design + RIDGE, weighted @ target)
-    error = target - design @ camera
-    return camera, np.hypot(error[:count], error[count:]).reshape(weight_HW.shape)
+        error = target - (camera @ design.T).reshape(frames, 2, blocks)
+        weight = base / (1 + (error**2).sum(axis=1) / scale**2) ** 2
+        weighted = design.T * np.concatenate([weight, weight], axis=1)[:, None]
+        camera = np.linalg.solve(weighted @ design + RIDGE, weighted @ target.reshape(frames, -1, 1))[..., 0]
+    error = target - (camera @ design.T).reshape(frames, 2, blocks)
+    return camera, np.hypot(error[:, 0], error[:, 1]).reshape(weight_KHW.shape)
 
 
-def _weighted_median(values: NDArray, weights: NDArray) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+def _weighted_medians(values_KN: NDArray, weights_KN: NDArray) -> NDArray[np.float64]:
+    order = np.argsort(values_KN, axis=1)
+    total = np.take_along_axis(weights_KN, order, 1).cumsum(axis=1)
+    middle = np.argmax(total >= total[:, -1:] / 2, axis=1)[:, None]
+    return np.take_along_axis(values_KN, np.take_along_axis(order, middle, 1), 1)[:, 0]

@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anisora.curation.observers import Needs
+from anisora.curation.observers.batch import CHUNK, along_both, area_weights
+
+#: Width of the pictures that are hashed.
+PICTURE_PX = 80
 
 
 @dataclass(frozen=True)
@@ -25,25 +29,31 @@ class Phash:
     of the odd horizontal frequencies, so its hash comes for free. Equal frames have equal hashes.
     """
 
-    name, version = "phash", 1
+    name, version = "phash", 2
 
     def __init__(self, params: PhashParams | None = None) -> None:
         self.params = params or PhashParams()
-        self.needs = Needs(width_px=160)
+        self.needs = Needs(width_px=PICTURE_PX)
         self._index: list[int] = []
+        self._frames: list[NDArray[np.uint8]] = []
         self._low: list[NDArray[np.float32]] = []
 
     def feed(self, index: int, pts: int, frame: NDArray[np.uint8]) -> None:
-        import cv2
-
-        side = self.params.side
-        small = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
-        basis = _cosines(side)
+        if self._frames and (len(self._frames) == CHUNK or self._frames[0].shape != frame.shape):
+            self._transform()
         self._index.append(index)
-        self._low.append((basis @ np.asarray(small, np.float32) @ basis.T).ravel())
+        self._frames.append(frame.copy())
+
+    def _transform(self) -> None:
+        """The lowest frequencies of the frames that wait: those of their means in side x side blocks."""
+        frames_THW = np.stack(self._frames)
+        down, across = (_cosines(self.params.side) @ area_weights(n, self.params.side) for n in frames_THW.shape[1:])
+        self._low.append(along_both(frames_THW, down, across).reshape(len(frames_THW), -1))
+        self._frames.clear()
 
     def finish(self) -> dict[str, NDArray]:
-        low = np.stack(self._low)
+        self._transform()
+        low = np.concatenate(self._low)
         mirror = np.tile(np.where(np.arange(8) % 2, -1, 1), 8).astype(np.float32)
         return {"index": np.array(self._index, np.int64), "hash": hash_bits(low), "mirrored": hash_bits(low * mirror)}
 

@@ -30,7 +30,7 @@ class TextEdges:
     together (outline and fill, or letter and ground); the edge of a drawn figure alone is a single line.
     """
 
-    name, version = "text_edges", 1
+    name, version = "text_edges", 2
 
     def __init__(self, params: TextEdgeParams | None = None) -> None:
         self.params = params or TextEdgeParams()

@@ -23,7 +23,7 @@ class ThumbnailParams:
 class Thumbnails:
     """jpeg uint8 [bytes]: the files, one behind the other; start, end int64 [n]: where each lies in it."""
 
-    name, version = "thumbnails", 1
+    name, version = "thumbnails", 2
 
     def __init__(self, params: ThumbnailParams | None = None) -> None:
         self.params = params or ThumbnailParams()

@@ -135,7 +135,7 @@ def _words(texts: list[str]) -> dict[str, tuple[str, ...]]:
     for text in texts:
         name, equals, word = text.partition("=")
         if not equals:
-            raise BadRequest("unreadable rule", got=repr(text), expected="NAME=WORD", hint="camera=still")
+            raise BadRequest("unreadable rule", got=repr(text), expected="NAME=WORD", hint="camera.kind=still")
         found[name] = (*found.get(name, ()), *([word] if word else []))
     return found
 
@@ -153,6 +153,37 @@ def report(out: _Dir, as_json: _Json = False) -> None:
         print_json({"report": str(path)})
     else:
         say(f"wrote {path}")
+
+
+@app.command()
+def review(
+    out: _Dir,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Labels given before: the page goes on from them.")
+    ] = None,
+    head: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Ask about this head alone; repeatable. Default: all.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Clips on the page.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the clips that are drawn at random.")] = 0,
+    as_json: _Json = False,
+) -> None:
+    """Write the page on which people look at clips and label them, those first of which heads are least sure.
+
+    The page exports labels.csv, which `anisora train heads` reads and the next `review` goes on from.
+
+    Example: anisora curate review data --labels labels.csv --head talking
+    """
+    from anisora.curation.reselect import rewrite_review
+
+    path, shown = rewrite_review(out, labels=labels, heads=head or (), limit=limit, seed=seed)
+    if as_json:
+        print_json({"review": str(path), "clips": shown})
+        return
+    say(f"wrote {path} with {shown} clips")
+    say(
+        f"then: anisora train heads labels.csv --features {out}/features.parquet --groups {out}/clips.parquet --out heads"
+    )
 
 
 @app.command()
