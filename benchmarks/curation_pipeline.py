@@ -404,7 +404,7 @@ with open_executor("local", workers=2, notes=tempfile.mkdtemp()) as executor:
         executor.wait()
         first = first or time.perf_counter() - start
         tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        peak = max(peak, sum(p.memory_info().rss for p in tree))
+        peak = max(peak, sum(p.memory_full_info().pss for p in tree))
 print(first, peak)
 """
 
@@ -423,7 +423,7 @@ first, peak = None, 0
 for row in from_items(list(range(20)), override_num_blocks=20).map(Toy, concurrency=2).iter_rows():
     first = first or time.perf_counter() - start
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    peak = max(peak, sum(p.memory_info().rss for p in tree))
+    peak = max(peak, sum(p.memory_full_info().pss for p in tree))
 print(first, peak)
 """
 
@@ -435,7 +435,7 @@ def toy(number: int, *, note: Any, skip: Any) -> int:
 
 
 def engine_figures(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds from the start of Python to the first result, and the memory of all processes at the end."""
+    """Seconds from the start of Python to the first result, and the most memory of all processes, shared pages once."""
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
     rounds: list[dict[str, Any]] = []
@@ -448,12 +448,12 @@ def engine_figures(options: argparse.Namespace) -> dict[str, Any]:
                 entry[name] = {"error": done.stderr.strip().splitlines()[-1]}
                 continue
             first_s, peak = done.stdout.split()[-2:]
-            entry[name] = {"first_result_s": float(first_s), "rss_bytes": int(peak), **figures}
+            entry[name] = {"first_result_s": float(first_s), "pss_bytes": int(peak), **figures}
         rounds.append(entry)
     both = [r for r in rounds if "error" not in r["local"] and "error" not in r["ray_data"]]
     summary = {
         f"{key}_ratio": statistics.median(r["ray_data"][key] / r["local"][key] for r in both)
-        for key in ("first_result_s", "rss_bytes", "cpu_s")
+        for key in ("first_result_s", "pss_bytes", "cpu_s")
         if both
     }
     return {**summary, "rounds": rounds}

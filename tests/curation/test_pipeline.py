@@ -225,7 +225,7 @@ def test_a_bad_observer_loses_its_own_column(
     plan = make_plan(CONFIG)
     bad = replace(plan, watches=(*plan.watches, watch(getattr(units, kind))))
     monkeypatch.setattr(pipeline, "make_plan", lambda config: bad)
-    monkeypatch.setattr(pipeline, "BASE_S", 20.0 if kind == "Hanging" else 120.0)
+    monkeypatch.setattr(pipeline, "BASE_S", 40.0 if kind == "Hanging" else 120.0)
     config = replace(CONFIG, memory_gib=0.6, deadline_factor=0.1)
     result = curate([episodes / "a.mp4"], tmp_path / "out", config, workers=1)
     assert result.kept == 3
