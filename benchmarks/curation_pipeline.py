@@ -11,8 +11,8 @@ select  a table of that many clips is decided again with other thresholds, read 
 kept    raw videos to encoded clips, a share of which is kept. Ours: one run of `curate` (the scan with every cheap column,
         shots, selection by flow, one encode of each survivor, shards, report); the bound that keeps the share is looked
         up in an unmeasured run before. Theirs: `scenedetect detect-content split-video` with its defaults (every clip is
-        encoded), then one pass over every clip for each score beyond the cuts, with the same classical code behind each
-        (OpenCV reads the clip, one score a pass). Both encode by x264, veryfast, crf 22, at the size of the source
+        encoded), then one pass over every clip for each score beyond the cuts, by the public tools of `curation_scan`.
+        Both encode by x264, veryfast, crf 22, at the size of the source
 exact   every clip of the videos, nothing filtered: has it the frames of its span, no fewer, no neighbour's, at their
         times? The same question to `scenedetect split-video`, by its own list of scenes
 engine  start and memory of the default engine against Ray Data, for the same toy: a sleep and a small row a unit
@@ -30,10 +30,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,15 +165,15 @@ def kept_figures(options: argparse.Namespace) -> dict[str, Any]:
             with measured() as ours:
                 ours_kept = _ours(options.videos, Path(folder) / "ours", least)
             with measured() as theirs:
-                theirs_kept, passes = _theirs(options.videos, Path(folder) / "theirs", options.share)
-        rounds.append({"ours": ours, "theirs": theirs | passes, "kept_of": [ours_kept, theirs_kept]})
+                theirs_kept, costs = _theirs(options.videos, Path(folder) / "theirs", options.share)
+        rounds.append({"ours": ours, "theirs": theirs | costs, "kept_of": [ours_kept, theirs_kept]})
         print(rounds[-1], file=sys.stderr)
     ratios = [r["theirs"]["cpu_s"] / r["ours"]["cpu_s"] for r in rounds]
     return {
         "videos": [path.name for path in options.videos],
         "share": options.share,
         "command": " ".join(split_command(Path("VIDEO"), Path("OUT"))),
-        "passes": list(PASSES),
+        "passes": {name: " ".join(commands[0]) for name, commands in passes([Path("CLIP")]).items()},
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "rounds": rounds,
@@ -227,93 +227,33 @@ def _theirs(videos: list[Path], out: Path, share: float) -> tuple[str, dict[str,
             subprocess.run(split_command(video, out), check=True, capture_output=True)
     clips = sorted(out.glob("*.mp4"))
     costs = {"split": split["cpu_s"]}
-    scores = {}
-    for name, score in PASSES.items():
+    for name, commands in passes(clips).items():
         with measured() as one:
-            scores[name] = [score(path) for path in clips]
+            for command in commands:
+                subprocess.run(command, check=True, capture_output=True)
         costs[name] = one["cpu_s"]
-    order = np.argsort(scores["flow"])[::-1][: max(1, round(share * len(clips)))]
-    for index in set(range(len(clips))) - set(order.tolist()):
-        clips[index].unlink()
-    return f"{len(order)} of {len(clips)}", costs
+    kept = max(1, round(share * len(clips)))
+    for clip in clips[kept:]:  # which ones costs nothing either way
+        clip.unlink()
+    return f"{kept} of {len(clips)}", costs
 
 
-def _frames(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
-    """BGR frames of a clip as OpenCV reads them, all or about so many a second."""
-    import cv2
+def passes(clips: list[Path]) -> dict[str, list[list[str]]]:
+    """score -> the commands that give it for all clips: a process a clip for ffmpeg, one for all where it is Python."""
+    import imageio_ffmpeg
+    from curation_scan import TOOLS
 
-    cv2.setNumThreads(1)
-    video = cv2.VideoCapture(str(path))
-    step = max(1, round((video.get(cv2.CAP_PROP_FPS) or 24) / fps)) if fps else 1
-    number = 0
-    while True:
-        is_there, frame = video.read()
-        if not is_there:
-            return
-        if number % step == 0:
-            yield frame
-        number += 1
-
-
-def _grey(frame: np.ndarray, width_px: int) -> np.ndarray:
-    import cv2
-
-    height = round(frame.shape[0] * width_px / frame.shape[1])
-    return cv2.cvtColor(cv2.resize(frame, (width_px, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
-
-
-def _flow(path: Path) -> float:
-    import cv2
-
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # type: ignore[attr-defined]
-    greys = [_grey(frame, 320) for frame in _frames(path, 8)]
-    lengths = [float(np.linalg.norm(dis.calc(a, b, None), axis=-1).mean()) for a, b in pairwise(greys)]
-    return float(np.mean(lengths)) if lengths else 0.0
-
-
-def _held(path: Path) -> float:
-    greys = [_grey(frame, 160).astype(np.int16) for frame in _frames(path)]
-    steps = [np.abs(b - a).mean() for a, b in pairwise(greys)]
-    return float(np.mean(np.array(steps) < 1)) if steps else 0.0
-
-
-def _borders(path: Path) -> float:
-    return float(np.mean([(_grey(frame, 320).std(axis=1) < 2).mean() for frame in _frames(path, 2)] or [0]))
-
-
-def _phash(path: Path) -> float:
-    import cv2
-
-    low = [cv2.dct(cv2.resize(_grey(f, 160), (32, 32)).astype(np.float32))[:8, :8] for f in _frames(path, 2)]
-    return float(len(low))
-
-
-def _text_edges(path: Path) -> float:
-    import cv2
-
-    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (9, 3))
-    found = []
-    for frame in _frames(path, 2):
-        edges = cv2.morphologyEx(_grey(frame, 640), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        found.append((cv2.morphologyEx((edges > 60).astype(np.uint8), cv2.MORPH_CLOSE, kernel)).mean())
-    return float(np.mean(found or [0]))
-
-
-def _sharpness(path: Path) -> float:
-    import cv2
-
-    return float(np.mean([cv2.Laplacian(_grey(frame, 640), cv2.CV_32F).var() for frame in _frames(path, 2)] or [0]))
-
-
-#: one pass over a clip for each score, as tools that know nothing of each other do
-PASSES: dict[str, Callable[[Path], float]] = {
-    "held": _held,
-    "borders": _borders,
-    "phash": _phash,
-    "flow": _flow,
-    "text_edges": _text_edges,
-    "sharpness": _sharpness,
-}
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    found: dict[str, list[list[str]]] = {}
+    for name, tool in TOOLS.items():
+        if name == "cut signal":
+            continue  # the split has it
+        if tool[1] == "-c":
+            code = textwrap.indent(tool[2].replace("sys.argv[1]", "name"), "    ")
+            found[name] = [[tool[0], "-c", f"import sys\nfor name in sys.argv[1:]:\n{code}", *map(str, clips)]]
+        else:
+            found[name] = [[word.format(ffmpeg=ffmpeg, video=clip) for word in tool] for clip in clips]
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------- exact

@@ -52,6 +52,7 @@ import pytest
 from anisora.curation import pipeline
 from anisora.curation.assemble import assemble
 from anisora.curation.cells import CellStore
+from anisora.curation.config import CurateConfig
 from anisora.curation.parts import make_plan
 from anisora.curation.pipeline import Curated, curate
 from anisora.curation.plan import measuring
@@ -209,6 +210,13 @@ def test_nothing_kept_is_said_with_the_nearest_miss(episodes: Path, tmp_path: Pa
     told = json.loads(done.stdout)
     assert (told["kept"], dict(told["funnel"])["duration_s_low"]) == (0, 3)
     assert (tmp_path / "out/report.html").exists()
+
+
+def test_without_the_text_measure_its_default_bound_drops_nothing():
+    assert "text_cover" not in CurateConfig(text="none").select.between
+    assert "text_cover" in CurateConfig().select.between
+    asked = Rules(between={"text_cover": (None, 0.1)})
+    assert CurateConfig(text="none", select=asked).select.between == {"text_cover": (None, 0.1)}
 
 
 # ------------------------------------------------------------------------------------------------------------- no room
