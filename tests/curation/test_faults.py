@@ -210,6 +210,10 @@ def test_nothing_kept_is_said_with_the_nearest_miss(episodes: Path, tmp_path: Pa
     told = json.loads(done.stdout)
     assert (told["kept"], dict(told["funnel"])["duration_s_low"]) == (0, 3)
     assert (tmp_path / "out/report.html").exists()
+    words = [*done.args[:4], "select", str(tmp_path / "out"), "--keep", "duration_s=2.55:"]
+    again = subprocess.run(words, capture_output=True, text=True, env=PATHS)
+    assert again.returncode == 1
+    assert "duration_s 2.5 (rule: at least 2.55)" in again.stderr
 
 
 def test_without_the_text_measure_its_default_bound_drops_nothing():

@@ -60,7 +60,7 @@ def write_report(out: Path, selection: Selection, config: CurateConfig) -> Path:
         _cost(out),
     ]
     kept_s = float(pc.sum(pc.if_else(pc.equal(table["verdict"], KEEP), table["duration_s"], 0.0)).as_py() or 0)
-    lead = f"{selection.num_kept} of {table.num_rows} clips kept, {_length(kept_s)}."
+    lead = f"{selection.num_kept} of {table.num_rows} clips kept, {length_text(kept_s)}."
     if table.num_rows > _SAMPLE:
         lead += f" Below the funnel, {_SAMPLE} of them stand for all."
     if selection.nearest_miss:
@@ -69,7 +69,7 @@ def write_report(out: Path, selection: Selection, config: CurateConfig) -> Path:
     return write_atomic(out / "report.html", page.encode())
 
 
-def _length(seconds: float) -> str:
+def length_text(seconds: float) -> str:
     """A time span in the unit that suits it."""
     if seconds < 100:
         return f"{seconds:.1f} seconds"
