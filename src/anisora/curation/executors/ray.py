@@ -23,7 +23,9 @@ from anisora.errors import Failed, MissingExtra
 #: how long every actor may wait for a free core before the cluster counts as too small
 _START_S = 180.0
 #: so many actors in a row that end before their first word mean that none ever will start
-_FALSE_STARTS = 5
+_FALSE_STARTS = 8
+#: longest pause after one of them: Ray goes on placing actors on a lost node until it has noticed, some half a minute
+_PAUSE_S = 15.0
 #: how often a wait looks up from its references
 _LOOK_S = 10.0
 
@@ -157,6 +159,7 @@ class RayExecutor:
                 raise Failed(
                     "workers do not start on the cluster", got=got, expected="anisora on every node"
                 ) from reason
+            time.sleep(min(2.0 ** (self._false_starts - 1), _PAUSE_S))
             return
         worker.placed, worker.since = None, time.monotonic()
 
