@@ -22,6 +22,8 @@ from anisora.errors import Failed, MissingExtra
 
 #: how long every actor may wait for a free core before the cluster counts as too small
 _START_S = 180.0
+#: an actor that has waited so long for a core is late: where another one has nothing to do, that one takes its unit
+_LATE_S = 20.0
 #: so many actors in a row that end before their first word mean that none ever will start
 _FALSE_STARTS = 8
 #: longest pause after one of them: Ray goes on placing actors on a lost node until it has noticed, some half a minute
@@ -50,12 +52,16 @@ class _Actor:
 
 @dataclass(eq=False)
 class _Worker:
-    """An actor and its unit. `placed` is its first word, None once it has come: only then does the deadline run."""
+    """An actor and its unit. `placed` is its first word, None once it has come: only then does the deadline run.
+
+    `is_false_start`: it ended before its first word, so that its unit never ran.
+    """
 
     actor: Any
     note: Path
     name: str
     placed: Any
+    is_false_start: bool = False
     unit: Unit | None = None
     since: float = field(default_factory=time.monotonic)
 
@@ -133,6 +139,7 @@ class RayExecutor:
         if not self._busy:
             raise RuntimeError("nothing is in flight")
         while True:
+            self._relieve()
             starting = {worker.placed: worker for worker in self._busy.values() if worker.placed is not None}
             running = {reference: w for reference, w in self._busy.items() if w.placed is None}
             patience_s = max(0.0, min((_left_s(worker) for worker in running.values()), default=_LOOK_S))
@@ -149,10 +156,12 @@ class RayExecutor:
 
     def _placed(self, worker: _Worker) -> None:
         """Starts the clock of a worker that has reported. Raises Failed when, time after time, none lives so long."""
+        reference, worker.placed, worker.since = worker.placed, None, time.monotonic()
         try:
-            self._ray.get(worker.placed)
+            self._ray.get(reference)
             self._false_starts = 0
-        except self._ray.exceptions.RayError as reason:  # its unit will end as lost: it never ran
+        except self._ray.exceptions.RayError as reason:
+            worker.is_false_start = True
             self._false_starts += 1
             if self._false_starts >= _FALSE_STARTS:
                 got = " ".join(str(reason).split())[:300]
@@ -160,8 +169,6 @@ class RayExecutor:
                     "workers do not start on the cluster", got=got, expected="anisora on every node"
                 ) from reason
             time.sleep(min(2.0 ** (self._false_starts - 1), _PAUSE_S))
-            return
-        worker.placed, worker.since = None, time.monotonic()
 
     def _check_placed(self, starting: Iterable[_Worker]) -> None:
         """Raises Failed when no actor has a place and the youngest has waited long enough."""
@@ -205,7 +212,7 @@ class RayExecutor:
         except self._ray.exceptions.RayError as reason:
             part, was_memory = read_note(worker.note)
             self._end(worker)
-            lost = worker.placed is not None or _is_node_lost(reason)
+            lost = worker.is_false_start or _is_node_lost(reason)
             return Outcome(
                 unit=unit,
                 state="died",
@@ -217,6 +224,17 @@ class RayExecutor:
             )
         self._idle.append(worker)
         return outcome
+
+    def _relieve(self) -> None:
+        """Gives units that have waited long for a core to idle workers, whose cores they may be waiting for."""
+        for reference, waiting in list(self._busy.items()):
+            if not self._idle:
+                return
+            if waiting.placed is not None and time.monotonic() - waiting.since > _LATE_S:
+                assert waiting.unit is not None
+                del self._busy[reference]
+                self._end(waiting)
+                self.submit(waiting.unit)
 
     def _stopped(self, reference: Any) -> Outcome:
         worker = self._busy.pop(reference)
