@@ -396,7 +396,7 @@ def ray_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     # Ray guards what it starts by a token once any process of this user has; drivers then need to be told.
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "180")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     room = {"object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **room})
