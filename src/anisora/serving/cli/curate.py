@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +53,8 @@ def run(
 
     data = override(load(config) if config else {}, set_ or [])
     settings = read(CurateConfig, data, where=config.name if config else "")
-    with progress_bars(quiet=as_json) as progress:
+    # What libraries print on the way (Ray does) is no part of the result.
+    with progress_bars(quiet=as_json) as progress, contextlib.redirect_stdout(sys.stderr):
         result = curate(
             sources, out, settings, engine=engine, workers=workers, address=address, progress=progress, say=say
         )
