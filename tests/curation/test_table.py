@@ -306,7 +306,9 @@ def made(tmp_path: Path) -> tuple[Path, pa.Table]:
         (tmp_path / path).write_bytes(data)
         size = {"crop_w_px": 640, "crop_h_px": 480} if n % 2 else {}
         digest = hashlib.sha256(data).hexdigest()
-        rows.append(row(n, path=path, sha256=digest, num_bytes=len(data), caption=f"clip {n}", **size))
+        more = {"tags": [("caption_kind", "measured"), *([("shot", "wide")] if n > 5 else [])]}
+        more |= {"licence": "CC0" if n > 5 else None, "aesthetic": 5.0 if n > 5 else None}
+        rows.append(row(n, path=path, sha256=digest, num_bytes=len(data), caption=f"clip {n}", **size, **more))
     return tmp_path, select(clips.build(rows), RULES).table
 
 
@@ -337,17 +339,26 @@ def test_shards_read_with_plain_webdataset(made: tuple[Path, pa.Table]):
         number = int(sample["__key__"][:8])
         assert sample["txt"] == f"clip {number}"
         assert sample["json"]["flow"] == 1.0
+        assert dict(sample["json"]["tags"])["caption_kind"] == "measured"
+        assert "aesthetic" not in sample["json"]  # which only some of them have
         assert sample["mp4"] == (out / f"clips/{number}.mp4").read_bytes()
 
 
-def test_shards_read_with_plain_datasets(made: tuple[Path, pa.Table]):
+@pytest.mark.parametrize("streaming", [True, False])
+def test_shards_read_with_plain_datasets(made: tuple[Path, pa.Table], tmp_path: Path, streaming: bool):
+    """Its columns are learned from the first samples: later ones have other tags, a licence and an aesthetic score."""
     datasets = pytest.importorskip("datasets")
     out, table = made
-    write_shards(out, table, ShardSettings(max_clips=3))
+    write_shards(out, table, ShardSettings())
     files = [str(path) for path in sorted((out / "shards").glob("*.tar"))]
-    loaded = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
+    loaded = datasets.load_dataset(
+        "webdataset", data_files={"train": files}, split="train", streaming=streaming, cache_dir=str(tmp_path / "cache")
+    )
     loaded = loaded.cast_column("mp4", datasets.Video(decode=False))  # decoding would want torchcodec
-    assert {sample["txt"] for sample in loaded} == {f"clip {n}" for n in range(8)}
+    samples = {sample["txt"]: sample["json"] for sample in loaded}
+    assert samples.keys() == {f"clip {n}" for n in range(8)}
+    assert [samples[f"clip {n}"]["licence"] for n in (0, 7)] == ["", "CC0"]
+    assert dict(samples["clip 7"]["tags"])["shot"] == "wide"
 
 
 def test_unchanged_shards_are_left_alone_and_changed_ones_get_new_numbers(made: tuple[Path, pa.Table]):

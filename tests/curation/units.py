@@ -145,3 +145,10 @@ def text_in_a(clip: Any) -> Any:
     from anisora.records import Score
 
     return Score(name="text_cover", version=1, unit="share", raw=0.5 if clip.path.name == "a.mp4" else 0.0)
+
+
+def all_alike(clip: Any) -> Any:
+    """A measure that gives every clip the same score."""
+    from anisora.records import Score
+
+    return Score(name="aesthetic", version=1, unit="", raw=5.0)

@@ -30,6 +30,8 @@ SOURCE = pa.schema(
         "split": _TEXT,
         "fault": _TEXT,
         "message": _TEXT,
+        "num_frames": pa.int64(),
+        "read_errors": pa.int64(),
     }
 )
 

@@ -7,12 +7,12 @@ without measuring anything again.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from anisora.curation.materialise import Encoding
 from anisora.curation.mixture import PRESETS, Stage
-from anisora.curation.select import Rules
+from anisora.curation.select import DEFAULT_BETWEEN, Rules
 from anisora.curation.shards import ShardSettings
 from anisora.errors import BadConfig
 from anisora.settings import setting
@@ -54,7 +54,7 @@ class CurateConfig:
     longest_s: float = setting(8.0, "longer shots are cut into equal parts no longer than this")
     shots: dict[str, Any] = field(default_factory=dict, metadata={"help": "settings of the shot detector"})
     text: Literal["fast", "accurate", "none"] = setting(
-        "fast", "text cover of survivors: by PP-OCR, by CRAFT, or not at all"
+        "fast", "text cover of survivors: by PP-OCR, by CRAFT, or not at all, and without its bound then"
     )
     aesthetic: AestheticSettings | None = field(default_factory=lambda: AestheticSettings())
     crop: CropSettings = field(default_factory=CropSettings)
@@ -78,6 +78,10 @@ class CurateConfig:
             raise BadConfig("longest_s out of range", got=self.longest_s, expected="above 0")
         if not 0 <= self.validation < 1:
             raise BadConfig("validation out of range", got=self.validation, expected="0 or more, below 1")
+        if self.text == "none" and self.select.between.get("text_cover") == DEFAULT_BETWEEN["text_cover"]:
+            # nobody asked for this bound, and without the measure no clip could meet it
+            between = {name: bounds for name, bounds in self.select.between.items() if name != "text_cover"}
+            object.__setattr__(self, "select", replace(self.select, between=between))
         for stage in self.stages:
             if isinstance(stage, str) and stage not in PRESETS:
                 raise BadConfig("no such stage", got=stage, expected=" or ".join(PRESETS))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from anisora import geometry
+from anisora.curation.ledger import locked
 from anisora.curation.shards import write_parallel
 from anisora.curation.upkeep import existing_run
 from anisora.errors import BadCheckpoint, BadConfig
@@ -51,21 +52,20 @@ def write_latents(
 ) -> dict[str, dict[str, int]]:
     """Writes `latents/` and `text/` beside the shards with the networks of a checkpoint; what is there stays.
 
-    Gives the numbers of tars written and kept. Raises BadInput without a finished run, UnknownModel, BadCheckpoint.
+    Gives the numbers of tars written and kept. Raises BadInput without a finished run, Failed while another
+    run holds it, UnknownModel, BadCheckpoint.
     """
     folder = existing_run(out)
     settings = settings or LatentSettings()
     checkpoint = Path(catalog.resolve(model).path)
-    key = content_hash([_hash_of(checkpoint / "vae"), asdict(settings)])
-    made = {
-        "latents": write_parallel(
-            folder, "latents", key, _video_encoder(checkpoint, settings), lambda d, n: progress("latents", d, n)
-        )
-    }
-    if text:
-        key = content_hash([_hash_of(checkpoint / "text_encoder")])
-        encode = _text_encoder(checkpoint, catalog.resolve(model).max_text_tokens)
-        made["text"] = write_parallel(folder, "text", key, encode, lambda d, n: progress("text", d, n))
+    with locked(folder):
+        key = content_hash([_hash_of(checkpoint / "vae"), asdict(settings)])
+        encode = _video_encoder(checkpoint, settings)
+        made = {"latents": write_parallel(folder, "latents", key, encode, lambda d, n: progress("latents", d, n))}
+        if text:
+            key = content_hash([_hash_of(checkpoint / "text_encoder")])
+            encode = _text_encoder(checkpoint, catalog.resolve(model).max_text_tokens)
+            made["text"] = write_parallel(folder, "text", key, encode, lambda d, n: progress("text", d, n))
     return made
 
 

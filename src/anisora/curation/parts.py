@@ -20,7 +20,7 @@ from anisora.records import Score
 from anisora.settings import read
 
 #: measures beyond those of the contract
-MORE = {"borders": NUMBER, "edge_cover": NUMBER, "professional": NUMBER}
+MORE = {"damage": NUMBER, "borders": NUMBER, "edge_cover": NUMBER, "professional": NUMBER}
 
 
 def make_plan(config: CurateConfig) -> Plan:
@@ -53,6 +53,7 @@ def _cheap(by_name: dict[str, Watch]) -> tuple[Measuring, ...]:
         measuring("drawing_fps", timing.drawing_fps, 1, reads=[by_name["held"]]),
         measuring("camera", camera.camera, 1, reads=[by_name["held"]]),
         measuring("quality", quality.quality, 1, reads=[by_name["sharpness"]]),
+        measuring("damage", quality.damage, 1),
         measuring("borders", borders.borders, 1, reads=[by_name["borders"]]),
         measuring("edge_cover", text_cover.edge_cover, 1, reads=[by_name["text_edges"]]),
     )

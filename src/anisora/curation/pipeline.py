@@ -126,6 +126,7 @@ def curate(
             shards = write_shards(
                 folder, selection.table, config.shards, lambda done, total: progress("shards", done, total)
             )
+            progress("report", 0, 1)
             mixtures = run.mix(selection.table)
             run.sweep(selection.table)
             run.review(selection.table)
@@ -134,6 +135,9 @@ def curate(
         from anisora.curation.report import write_report
 
         write_report(folder, selection, config)
+        shutil.rmtree(folder / NOTES, ignore_errors=True)
+        remove_partials(folder)  # a worker on another machine may have outlived a driver that was killed
+        progress("report", 1, 1)
     return result
 
 
@@ -250,6 +254,17 @@ class _Run:
             )  # fmt: skip
             units.append((unit, [(sha, f"signal:{w.name}", w.key, "") for w in lacking]))
         self._make("scan", units)
+        self._note_damage()
+
+    def _note_damage(self) -> None:
+        """How many frames each source has, and how many errors it took to decode them, for `sources.parquet`."""
+        cells = self.store.read("cells").select(["clip_id", "name", "key", "details"])
+        keys = pa.array([f"signal:{w.name} {w.key}" for w in self.plan.watches])
+        is_present = pc.is_in(pc.binary_join_element_wise(cells["name"], cells["key"], " "), keys)
+        found = cells.filter(pc.and_(is_present, pc.is_valid(cells["details"]))).to_pylist()
+        counted = {row["clip_id"]: json.loads(row["details"]) for row in found}
+        rows = [row | counted.get(row["source_sha256"], {}) for row in self.sources.to_pylist()]
+        self.sources = pa.Table.from_pylist(rows, schema=SOURCE)
 
     def _signals(self) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
         """source -> (observer -> file, observer -> reason)."""
@@ -521,7 +536,8 @@ class _Run:
         self.store.write("cells", content_hash(["caption", key, sorted(by_id)]), rows)
 
     def finish(self) -> Selection:
-        """The final table with its verdicts, written."""
+        """The final table with its verdicts, written; that of the sources too, with what was found out about them."""
+        clips.write(self.sources, self.out / SOURCES)
         selection = select(self.table(self.cropped), self.config.select)
         clips.write(selection.table, self.out / CLIPS)
         return selection
@@ -558,8 +574,14 @@ def _unreadable(settled: Settled) -> str:
 
 
 def _read_sources(out: Path) -> pa.Table:
+    """The sources of earlier runs; faults that scans found are left out, since their results say so themselves."""
     path = out / SOURCES
-    return clips.read(path) if path.exists() else SOURCE.empty_table()
+    if not path.exists():
+        return SOURCE.empty_table()
+    rows = [
+        row if not row["num_bytes"] else row | {"fault": None, "message": None} for row in clips.read(path).to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, schema=SOURCE)
 
 
 def _purged(out: Path) -> set[str]:

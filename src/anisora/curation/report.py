@@ -41,6 +41,7 @@ _WORDS = {
     "aesthetic": "aesthetic score",
     "quality": "technical quality",
     "duration_s": "length in seconds",
+    "damage": "share of frames that may be damaged",
     "drawing_fps": "drawings a second, camera motion taken out",
 }
 
@@ -60,13 +61,20 @@ def write_report(out: Path, selection: Selection, config: CurateConfig) -> Path:
         _cost(out),
     ]
     kept_s = float(pc.sum(pc.if_else(pc.equal(table["verdict"], KEEP), table["duration_s"], 0.0)).as_py() or 0)
-    lead = f"{selection.num_kept} of {table.num_rows} clips kept, {kept_s / 3600:.2f} hours."
+    lead = f"{selection.num_kept} of {table.num_rows} clips kept, {length_text(kept_s)}."
     if table.num_rows > _SAMPLE:
         lead += f" Below the funnel, {_SAMPLE} of them stand for all."
     if selection.nearest_miss:
         lead += f" Nearest miss: {selection.nearest_miss}."
     page = report_page("Curation", [section for section in sections if section is not None], lead=lead)
     return write_atomic(out / "report.html", page.encode())
+
+
+def length_text(seconds: float) -> str:
+    """A time span in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.1f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 # ------------------------------------------------------------------------------------------------------------ sections

@@ -32,6 +32,7 @@ class Rules:
 
     between: dict[str, Bounds] = setting(None, "measure: [least, most]; null leaves a side open", key="between")
     without: dict[str, tuple[str, ...]] = setting(None, "measure or tag: the words that drop a clip", key="without")
+    damaged: bool = setting(True, "drop clips with frames that may not be as they were, since the file is damaged")
     repeats: bool = setting(True, "keep the best clip of each group that shows the same", flag="--repeats")
     opening_ending: bool = setting(True, "drop what runs through the openings and endings of several sources")
 
@@ -111,6 +112,8 @@ def select(table: pa.Table, rules: Rules, *, so_far: bool = False) -> Selection:
     _check_names(table, rules)
     verdicts = _Verdicts(table.num_rows)
     verdicts.drop_faulty(table["fault"])
+    if rules.damaged and "damage" in table.column_names:
+        verdicts.drop("damaged", np.asarray(pc.fill_null(table["damage"], 0.0)) > 0)
     for name, bounds in rules.between.items():
         if bounds == (None, None):
             continue

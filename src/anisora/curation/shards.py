@@ -12,7 +12,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class _Plan:
 
     bucket: str
     rows: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
     key: str
 
 
@@ -145,6 +146,7 @@ def _write_index(path: Path, entries: list[dict[str, Any]], keys: dict[str, str]
 def _plan(table: pa.Table, settings: ShardSettings) -> list[_Plan]:
     """The shards to be: kept clips with files, by bucket, in the order of their hash with the seed."""
     usable = table.filter(pc.and_(pc.equal(table["verdict"], KEEP), pc.is_valid(table["path"])))
+    noted = _noted(usable)
     by_bucket: dict[str, list[dict[str, Any]]] = {}
     for row in usable.to_pylist():
         by_bucket.setdefault(bucket_of(row), []).append(row)
@@ -152,10 +154,17 @@ def _plan(table: pa.Table, settings: ShardSettings) -> list[_Plan]:
     for bucket, rows in sorted(by_bucket.items()):
         rows.sort(key=lambda row: hashlib.sha256(f"{settings.seed}:{row['clip_id']}".encode()).digest())
         for members in _packed(rows, settings):
+            notes = tuple(_json(row, noted) for row in members)
             key = content_hash(
-                [bucket, [[row["clip_id"], row["sha256"], _json(row), row["caption"]] for row in members]]
+                [
+                    bucket,
+                    [
+                        [row["clip_id"], row["sha256"], note, row["caption"]]
+                        for row, note in zip(members, notes, strict=True)
+                    ],
+                ]
             )
-            plans.append(_Plan(bucket=bucket, rows=tuple(members), key=key))
+            plans.append(_Plan(bucket=bucket, rows=tuple(members), notes=notes, key=key))
     return plans
 
 
@@ -173,12 +182,23 @@ def _packed(rows: list[dict[str, Any]], settings: ShardSettings) -> Iterator[lis
         yield members
 
 
-def _json(row: Mapping[str, Any]) -> str:
-    """What a training sample should know of itself: its row, without places on this machine."""
-    kept = {
-        key: value for key, value in row.items() if key not in ("path", "source_path", "verdict", "reason", "fault")
-    }
-    kept["tags"] = dict(row["tags"] or [])
+#: what a sample does not say of itself: places on this machine, and verdicts, which are all the same
+_UNSAID = ("path", "source_path", "verdict", "reason", "fault", "message")
+
+
+def _noted(usable: pa.Table) -> list[str]:
+    """The columns that go into the samples: those of words, and those of numbers that every kept clip has.
+
+    Loaders that learn their columns from the first samples (`datasets`) want every sample to have the same ones.
+    """
+    fields = [field for field in usable.schema if field.name not in _UNSAID]
+    return [f.name for f in fields if not usable[f.name].null_count or pa.types.is_string(f.type)]
+
+
+def _json(row: Mapping[str, Any], noted: Sequence[str]) -> str:
+    """What a training sample should know of itself: its row. A word that is missing is empty; tags are pairs."""
+    kept = {name: "" if row[name] is None else row[name] for name in noted}
+    kept["tags"] = [list(tag) for tag in row["tags"] or []]
     return canonical_json(kept)
 
 
@@ -186,7 +206,7 @@ def _write_shard(out: Path, path: Path, plan: _Plan) -> list[dict[str, Any]]:
     """Writes one tar, whole or not at all; its rows of the index."""
 
     def members() -> Iterator[tuple[str, str, bytes]]:
-        for row in plan.rows:
+        for row, note in zip(plan.rows, plan.notes, strict=True):
             video = out / row["path"]
             try:
                 data = video.read_bytes()
@@ -197,7 +217,7 @@ def _write_shard(out: Path, path: Path, plan: _Plan) -> list[dict[str, Any]]:
             if hashlib.sha256(data).hexdigest() != row["sha256"]:
                 raise Failed("a kept clip has other bytes", got=video, hint="anisora curate verify --repair")
             yield row["clip_id"], "mp4", data
-            yield row["clip_id"], "json", _json(row).encode()
+            yield row["clip_id"], "json", note.encode()
             yield row["clip_id"], "txt", (row["caption"] or "").encode()
 
     return write_tar(path, members(), bucket=plan.bucket)

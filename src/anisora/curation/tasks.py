@@ -7,6 +7,7 @@ Nothing here imports torch: what needs it does so when it is called.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ def scan_source(
     relative = f"signals/{sha256[:2]}/{sha256[:16]}-{unit_key[:8]}.npz"
     found.save(out / relative)
     cpu_s = (time.process_time() - started) / max(1, len(at_work))
+    counts = {"num_frames": found.num_frames, "read_errors": len(found.read_errors)}
     cells = []
     for watch in watches:
         reason = skip.get(watch.name) or ("observer_failed" if watch.name in found.errors else None)
@@ -109,11 +111,11 @@ def scan_source(
         cells.append(
             word_cell(
                 sha256, f"signal:{watch.name}", watch.key, None if reason else relative,
-                reason=reason, message=message, cpu_s=cpu_s, is_fault=reason is not None,
+                reason=reason, message=message, cpu_s=cpu_s, is_fault=reason is not None, details=json.dumps(counts),
             )
         )  # fmt: skip
     CellStore(out).write("cells", unit_key, cells)
-    return {"num_frames": found.num_frames, "read_errors": len(found.read_errors)}
+    return counts
 
 
 def load_signals(out: Path, files: Mapping[str, str], errors: Mapping[str, str], path: Path) -> Scan:
@@ -497,8 +499,6 @@ def file_view(out: Path, row: Mapping[str, Any]) -> ClipView:
 
 def caption_cell(row: Mapping[str, Any], task: ClipTask, key: str) -> dict[str, Any]:
     """The caption of a row of `caption_clips` as a cell; the tags it adds are its details."""
-    import json
-
     added = {name: text for name, text in row["tags"].items() if name.startswith("caption_")}
     return word_cell(
         task.clip_id, "caption", key, row["caption"], view=task.view, backend=row["caption_backend"],

@@ -1,4 +1,4 @@
-"""Technical quality from the stored signals: how sharp the lines are and how much of the codec shows."""
+"""Technical quality from the stored signals: how sharp the lines are, how much of the codec shows, what is damaged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from anisora.records import Score
 
 #: The sharpness that scores 1: what full-HD drawings saved with little loss reach.
 SHARP = 2.0
+
+
+def damage(clip: ClipView) -> Score:
+    """0 to 1: the share of frames that may show something wrong, since the file is damaged before them.
+
+    From the signal `damage`, which every scan has. After an error that is every frame up to the next one that needs no
+    other. Null where the scan has no such signal.
+    """
+    signal = clip.signals.get("damage")
+    if signal is None:
+        return Score(name="damage", version=1, unit="share", raw=None, reason="no_signal")
+    return Score(name="damage", version=1, unit="share", raw=len(signal["index"]) / clip.span.num_frames)
 
 
 def quality(clip: ClipView) -> Score:

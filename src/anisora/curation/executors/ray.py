@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,16 @@ from anisora.curation.executors import MEMORY_BYTES, Outcome, Unit
 from anisora.curation.executors.worker import Note, one_thread, perform, read_note, watch_memory
 from anisora.errors import Failed, MissingExtra
 
-#: how long an actor may wait for a free core before the cluster counts as too small
+#: how long every actor may wait for a free core before the cluster counts as too small
 _START_S = 180.0
+#: an actor that has waited so long for a core is late: where another one has nothing to do, that one takes its unit
+_LATE_S = 20.0
+#: so many actors in a row that end before their first word mean that none ever will start
+_FALSE_STARTS = 8
+#: longest pause after one of them: Ray goes on placing actors on a lost node until it has noticed, some half a minute
+_PAUSE_S = 15.0
+#: how often a wait looks up from its references
+_LOOK_S = 10.0
 
 
 class _Actor:
@@ -31,10 +40,8 @@ class _Actor:
         self._note, self._name = Note(note_path), name
         watch_memory(self._note, memory_bytes)
 
-    def node(self) -> str:
-        import ray
-
-        return str(ray.get_runtime_context().get_node_id())
+    def is_ready(self) -> bool:
+        return True
 
     def run(self, unit: Unit) -> Outcome:
         return perform(unit, self._note, self._name)
@@ -45,9 +52,16 @@ class _Actor:
 
 @dataclass(eq=False)
 class _Worker:
+    """An actor and its unit. `placed` is its first word, None once it has come: only then does the deadline run.
+
+    `is_false_start`: it ended before its first word, so that its unit never ran.
+    """
+
     actor: Any
     note: Path
     name: str
+    placed: Any
+    is_false_start: bool = False
     unit: Unit | None = None
     since: float = field(default_factory=time.monotonic)
 
@@ -56,7 +70,8 @@ class RayExecutor:
     """`workers` actors on the cluster at `address`, or on a Ray started here and ended by `close`.
 
     See the contract in `anisora.curation.executors`. Every node needs the package and the folders of sources and
-    results under the same paths. Raises MissingExtra without ray, Failed when no actor can be placed.
+    results under the same paths. A unit waits with its actor until there is a core for it: where nodes are lost, the
+    others go on. Raises MissingExtra without ray, Failed when no actor at all can be placed.
     """
 
     def __init__(
@@ -83,6 +98,7 @@ class RayExecutor:
         self._actor_class: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._busy: dict[Any, _Worker] = {}
         self._idle: list[_Worker] = []
+        self._false_starts = 0
 
     def _connect(self, address: str | None, workers: int) -> None:
         """Joins the cluster at `address`, or starts one of this machine alone."""
@@ -98,6 +114,14 @@ class RayExecutor:
         try:
             self._ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as reason:
+            if isinstance(reason.__cause__ or reason.__context__, self._ray.exceptions.AuthenticationError) or (
+                "InvalidAuthToken" in f"{reason} {reason.__cause__} {reason.__context__}"
+            ):
+                raise Failed(
+                    "the Ray cluster there wants a token",
+                    got=f"{address}, without one",
+                    hint="RAY_AUTH_MODE=token in the environment, and the cluster's token in ~/.ray/auth_token",
+                ) from reason
             raise Failed("no Ray cluster there", got=f"{address}: {reason}", hint="ray start --head") from reason
 
     @property
@@ -115,13 +139,46 @@ class RayExecutor:
         if not self._busy:
             raise RuntimeError("nothing is in flight")
         while True:
-            patience_s = max(0.0, min(_left_s(worker) for worker in self._busy.values()))
-            ended, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=min(patience_s, 3600.0))
-            if ended:
-                return self._heard(ended[0])
-            for reference, worker in self._busy.items():
+            self._relieve()
+            starting = {worker.placed: worker for worker in self._busy.values() if worker.placed is not None}
+            running = {reference: w for reference, w in self._busy.items() if w.placed is None}
+            patience_s = max(0.0, min((_left_s(worker) for worker in running.values()), default=_LOOK_S))
+            ended, _ = self._ray.wait([*running, *starting], num_returns=1, timeout=min(patience_s, _LOOK_S))
+            for reference in ended:
+                if reference in running:
+                    return self._heard(reference)
+                self._placed(starting[reference])
+            for reference, worker in running.items():
                 if _left_s(worker) <= 0:
                     return self._stopped(reference)
+            if not running and not ended:
+                self._check_placed(starting.values())
+
+    def _placed(self, worker: _Worker) -> None:
+        """Starts the clock of a worker that has reported. Raises Failed when, time after time, none lives so long."""
+        reference, worker.placed, worker.since = worker.placed, None, time.monotonic()
+        try:
+            self._ray.get(reference)
+            self._false_starts = 0
+        except self._ray.exceptions.RayError as reason:
+            worker.is_false_start = True
+            self._false_starts += 1
+            if self._false_starts >= _FALSE_STARTS:
+                got = " ".join(str(reason).split())[:300]
+                raise Failed(
+                    "workers do not start on the cluster", got=got, expected="anisora on every node"
+                ) from reason
+            time.sleep(min(2.0 ** (self._false_starts - 1), _PAUSE_S))
+
+    def _check_placed(self, starting: Iterable[_Worker]) -> None:
+        """Raises Failed when no actor has a place and the youngest has waited long enough."""
+        if min(time.monotonic() - worker.since for worker in starting) > _START_S:
+            raise Failed(
+                "no worker could be placed on the cluster",
+                got=f"no free core within {_START_S:g} s",
+                expected="a free core for a worker",
+                hint="fewer --workers, or waiting for the other work there",
+            )
 
     def close(self) -> None:
         for worker in [*self._busy.values(), *self._idle]:
@@ -144,16 +201,7 @@ class RayExecutor:
         name = f"ray-{os.getpid()}-{secrets.token_hex(3)}"
         note = self._notes / name
         actor = self._actor_class.remote(str(note), self._memory_bytes, name)
-        try:
-            self._ray.get(actor.node.remote(), timeout=_START_S)
-        except self._ray.exceptions.RayError as reason:
-            raise Failed(
-                "no worker could be placed on the cluster",
-                got=str(reason).strip().splitlines()[0],
-                expected=f"a free core for each of {self.capacity} workers",
-                hint="fewer --workers",
-            ) from reason
-        return _Worker(actor=actor, note=note, name=name)
+        return _Worker(actor=actor, note=note, name=name, placed=actor.is_ready.remote())
 
     def _heard(self, reference: Any) -> Outcome:
         worker = self._busy.pop(reference)
@@ -164,7 +212,7 @@ class RayExecutor:
         except self._ray.exceptions.RayError as reason:
             part, was_memory = read_note(worker.note)
             self._end(worker)
-            lost = "node" in str(reason).lower() and "terminated" in str(reason).lower()
+            lost = worker.is_false_start or _is_node_lost(reason)
             return Outcome(
                 unit=unit,
                 state="died",
@@ -176,6 +224,17 @@ class RayExecutor:
             )
         self._idle.append(worker)
         return outcome
+
+    def _relieve(self) -> None:
+        """Gives units that have waited long for a core to idle workers, whose cores they may be waiting for."""
+        for reference, waiting in list(self._busy.items()):
+            if not self._idle:
+                return
+            if waiting.placed is not None and time.monotonic() - waiting.since > _LATE_S:
+                assert waiting.unit is not None
+                del self._busy[reference]
+                self._end(waiting)
+                self.submit(waiting.unit)
 
     def _stopped(self, reference: Any) -> Outcome:
         worker = self._busy.pop(reference)
@@ -198,6 +257,13 @@ class RayExecutor:
             self._ray.kill(worker.actor, no_restart=True)
         with contextlib.suppress(OSError):
             worker.note.unlink()
+
+
+def _is_node_lost(reason: Exception) -> bool:
+    """Whether an actor went with its machine, as far as Ray can tell: either it says so, or nobody answers there."""
+    words = str(reason).lower()
+    named = "node" in words and ("terminated" in words or "its node has died" in words)
+    return named or type(reason).__name__ == "ActorUnavailableError"
 
 
 def _left_s(worker: _Worker) -> float:

@@ -6,6 +6,7 @@ that outlives it.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib
 import mmap
@@ -144,6 +145,7 @@ def main(connection_handle: int, lifeline_handle: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its workers
     os.dup2(2, 1)  # the driver's stdout is for its result
+    _end_by_the_kernel()
     threading.Thread(target=_end_with_driver, args=(lifeline_handle,), daemon=True).start()
     one_thread()
     pipe = Connection(connection_handle)
@@ -157,6 +159,13 @@ def main(connection_handle: int, lifeline_handle: int) -> None:
             pipe.send(perform(pipe.recv(), note, worker))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
+
+
+def _end_by_the_kernel() -> None:
+    """Asks Linux to end this process with its driver: a library that hangs may never let the thread below run."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
 
 
 def _end_with_driver(lifeline_handle: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,19 +53,27 @@ def run(
 
     data = override(load(config) if config else {}, set_ or [])
     settings = read(CurateConfig, data, where=config.name if config else "")
-    with progress_bars(quiet=as_json) as progress:
+    # What libraries print on the way (Ray does) is no part of the result.
+    with progress_bars(quiet=as_json) as progress, contextlib.redirect_stdout(sys.stderr):
         result = curate(
             sources, out, settings, engine=engine, workers=workers, address=address, progress=progress, say=say
         )
     _tell(result, as_json)
+
+
+def _tell(result: Any, as_json: bool) -> None:
+    """Shows how a run or a selection ended. Raises Failed, with the nearest miss, when nothing was kept."""
+    if as_json:
+        print_json(plain(result))
+    else:
+        _show(result)
     if not result.kept:
         raise Failed("no clip was kept", got=result.nearest_miss, hint="anisora curate select with wider bounds")
 
 
-def _tell(result: Any, as_json: bool) -> None:
-    if as_json:
-        print_json(plain(result))
-        return
+def _show(result: Any) -> None:
+    from anisora.curation.report import length_text
+
     rows = [("clips found", "", result.clips)]
     left = result.clips
     for rule, dropped in result.funnel:
@@ -71,7 +81,7 @@ def _tell(result: Any, as_json: bool) -> None:
             left -= dropped
             rows.append((rule, f"-{dropped}", left))
     show_table(("step", "dropped", "left"), rows)
-    say(f"kept {result.kept} of {result.clips} clips ({result.kept_s / 3600:.2f} h) from {result.sources} sources")
+    say(f"kept {result.kept} of {result.clips} clips ({length_text(result.kept_s)}) from {result.sources} sources")
     if result.unmeasured:
         say(f"{result.unmeasured} clips only lack a measurement: run `anisora curate` again to make it")
     for reason, count in sorted(result.faults.items()):
