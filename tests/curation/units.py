@@ -145,3 +145,10 @@ def text_in_a(clip: Any) -> Any:
     from anisora.records import Score
 
     return Score(name="text_cover", version=1, unit="share", raw=0.5 if clip.path.name == "a.mp4" else 0.0)
+
+
+def text_unless_cropped(clip: Any) -> Any:
+    """A measure that finds text in every whole picture and in no crop."""
+    from anisora.records import Score
+
+    return Score(name="text_cover", version=1, unit="share", raw=0.0 if clip.crop_xywh_px else 0.5)
