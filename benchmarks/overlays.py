@@ -3,9 +3,10 @@
 Half of the clips of the procedural corpus get a subtitle, a logo or credits in a font that was not looked at while the
 rules were made (`lettering.HELD_OUT_FONTS`); the other half stay clean. A clip counts as found when the boxes cover
 most of the truth; an overlay found on a clean clip, or mostly beside the truth, is a wrong one. With --data the real
-clips listed here are tried, and the cheap edge proxy, PP-OCR and CRAFT are compared on their frames. One JSON object.
+clips listed here are tried, signs without letters are planted in their pictures, and the cheap edge proxy, PP-OCR and
+CRAFT are compared on their frames. One JSON object.
 
-    python benchmarks/overlays.py --clips 120 --data ../shared/data/real_clips --craft
+    python benchmarks/overlays.py --clips 144 --data ../shared/data/real_clips --signs 40 --agreement 24 --craft
 """
 
 from __future__ import annotations
@@ -150,6 +151,34 @@ def real(data: Path, max_frames: int) -> dict:
     return {"with_overlay": len(SUBTITLED) + len(LOGO), "clean": clean, **result}
 
 
+def signs(data: Path, draws: int, seed: int) -> dict:
+    """Frames of different real clips, with and without a sign of no letters in a corner: how often `find_logos` sees it,
+    by the number of shots, and how often it sees one that is not there."""
+    import cv2
+
+    width, height = 640, 360
+    rng = np.random.default_rng(seed)
+    frames = []
+    for name in names(data):
+        if name not in (*SUBTITLED, *LOGO, *UNDECIDED):
+            frame = read_video(data / name, num_frames=12).frames_THWC[-1]
+            frames.append(cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=cv2.INTER_AREA))
+    shape = np.zeros((height, width, 1), np.float32)
+    cv2.circle(shape, (590, 40), 18, 1.0, 4)
+    cv2.rectangle(shape, (586, 30), (594, 50), 1.0, -1)
+    result: dict = {"pictures": len(frames), "draws": draws}
+    for shots in (6, 8, 12):
+        found = wrong = 0
+        for _ in range(draws):
+            clean = np.stack([frames[k] for k in rng.permutation(len(frames))[:shots]])
+            alpha = rng.uniform(0.4, 1.0) * shape
+            signed = np.rint(clean * (1 - alpha) + 255 * alpha).astype(np.uint8)
+            found += any(np.allclose(logo.box_px, (568, 18, 612, 62), atol=12) for logo in find_logos(signed))
+            wrong += bool(find_logos(clean))
+        result[f"{shots}_shots"] = {"found": found, "wrong_on_clean": wrong}
+    return result
+
+
 def names(data: Path) -> list[str]:
     files = [p for folder in FOLDERS for p in sorted((data / folder).iterdir()) if p.suffix in (".gif", ".mp4")]
     return [str(p.relative_to(data)) for p in files]
@@ -229,6 +258,7 @@ def main() -> None:
     parser.add_argument(
         "--agreement", type=int, default=0, metavar="CLIPS", help="real clips to compare the detectors on"
     )
+    parser.add_argument("--signs", type=int, default=0, metavar="DRAWS", help="signs without letters on real pictures")
     parser.add_argument("--craft", action="store_true", help="CRAFT too (slow)")
     args = parser.parse_args()
     result: dict = {}
@@ -237,6 +267,8 @@ def main() -> None:
         result["synthetic"] = synthetic(args.clips, args.first_seed, fonts)
     if args.data:
         result["real"] = real(args.data, args.max_frames)
+    if args.data and args.signs:
+        result["signs"] = signs(args.data, args.signs, args.first_seed)
     if args.data and args.agreement:
         result["agreement"] = agreement(args.data, args.agreement, args.craft)
     print(json.dumps(result, indent=1, ensure_ascii=False))

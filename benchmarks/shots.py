@@ -31,7 +31,7 @@ ROUNDS = 52
 
 def main() -> None:
     options = parse()
-    corpora = ["drawn"] + (["real"] if options.real else [])
+    corpora = ["drawn"] * (not options.no_drawn) + ["real"] * bool(options.real)
     result: dict[str, Any] = {"benchmark": "shots/1", "rounds": options.rounds, "seed": options.seed}
     result |= {corpus: figures(corpus, options) for corpus in corpora}
     print(json.dumps(result, indent=2) if options.json else result)
@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for videos and stored signals")
     parser.add_argument("--real", type=Path, help="folder of real clips")
+    parser.add_argument("--no-drawn", action="store_true", help="real clips only")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how many of each kind")
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

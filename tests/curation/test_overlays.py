@@ -65,6 +65,8 @@ def test_writing_in_the_scene_is_no_overlay(moving: np.ndarray):
     pan = kinds(moving, lambda t: [("HARBOUR INN", (20 + 25 * t, 140, 90 + 25 * t, 155))])
     still = np.repeat(moving[:1], 24, axis=0)
     assert pan == kinds(still, lambda t: [("HARBOUR INN", (120, 80, 190, 95))]) == ["text"]
+    shelf = [(40, 15, 120, 30), (140, 70, 200, 90), (75, 110, 190, 122), (210, 40, 290, 52), (12, 135, 60, 150)]
+    assert "credits" not in kinds(still, lambda t: [(f"Volume {box[0]}", box) for box in shelf])
     assert kinds(moving, lambda t: [("CO", (120, 80, 150, 95))] if t == 2 else []) == []
 
 

@@ -32,6 +32,7 @@ from anisora.curation.upkeep import purge, retry, verify
 from anisora.errors import BadInput, Failed
 from anisora.media.reader import read_video
 from anisora.media.writer import write_video
+from anisora.synthetic import render_clip
 
 from . import units
 from .runs import CONFIG, PATHS, RULES, YAML, attempts, check_whole, command, rows, units_run
@@ -281,6 +282,26 @@ def test_when_the_best_copy_falls_the_next_one_is_looked_at_in_the_same_run(
     kept = {Path(row["source_path"]).name for row in rows(tmp_path / "out") if row["verdict"] == "keep"}
     assert (first.kept, kept) == (3, {"copy.mp4"})
     assert units_run(tmp_path / "out", lambda: curate([tmp_path / "in"], tmp_path / "out", config)) == {}
+
+
+def test_a_sign_of_the_source_is_cropped_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    size = 160, 96
+    pictures = [render_clip(4000 + k, 0, split="seen", n_frames=1, size_px=size).video_THWC[0] for k in range(8)]
+    frames = np.stack([np.roll(picture, 2 * t, axis=1) for picture in pictures for t in range(20)])
+    y, x = np.mgrid[:96, :160]
+    ring = np.abs(np.hypot(x - 148, y - 11) - 6) < 1.6  # no letters: only the other shots tell that it was laid over
+    frames[:, ring] = 240
+    write_video(tmp_path / "signed.mp4", frames, FPS, quality=18)
+    plan = make_plan(CONFIG)
+    text = measuring("text_cover", units.text_unless_cropped, 1, follows_crop=True)
+    monkeypatch.setattr(pipeline, "make_plan", lambda config: replace(plan, heavy=(text,)))
+    rules = Rules(between={"duration_s": (1.5, 8.0), "text_cover": (None, 0.1)}, without={})
+    result = curate([tmp_path / "signed.mp4"], tmp_path / "out", replace(CONFIG, select=rules), workers=1)
+    assert (result.clips, result.kept) == (8, 8)
+    for row in rows(tmp_path / "out"):
+        right, top = row["crop_x_px"] + row["crop_w_px"], row["crop_y_px"]
+        assert right <= 141 or top >= 18
+        assert row["crop_w_px"] * row["crop_h_px"] >= 0.6 * frames[0, :, :, 0].size
 
 
 def test_a_full_disk_stops_the_run_and_the_next_one_finishes(

@@ -21,9 +21,14 @@ HEIGHT, WIDTH = 54, 96
 
 def scene(seed, frames, speed=0.3):
     """A textured picture that drifts, [frames, 54, 96, 3]."""
+    return panned(seed, [t * speed for t in range(frames)])
+
+
+def panned(seed, way_px):
+    """A textured picture under a camera that is at these places, [frames, 54, 96, 3]."""
     rng = np.random.default_rng(seed)
     wide = cv2.resize(rng.integers(0, 256, (6, 28, 3), np.uint8), (WIDTH * 4, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    shifts = [np.float32([[1, 0, -t * speed], [0, 1, 0]]) for t in range(frames)]
+    shifts = [np.float32([[1, 0, -x], [0, 1, 0]]) for x in way_px]
     return np.stack([cv2.warpAffine(wide, m, (WIDTH, HEIGHT)) for m in shifts])
 
 
@@ -100,6 +105,16 @@ def test_dissolves_are_found_with_their_extent(length):
     assert found.kind == "dissolve"
     assert abs(found.start - (50 - length)) <= 3
     assert abs(found.end - 50) <= 3
+
+
+def test_a_dissolve_that_is_calmer_than_what_it_joins_is_left_to_the_network():
+    way = np.concatenate([np.arange(40) * 7, 39 * 7 + np.arange(1, 11) * 0.3])
+    before, after = panned(1, way), panned(2, way[::-1])
+    mix = mixed(before[-10:], after[:10], np.arange(1, 11) / 11)
+    sure, doubts = rules(signal(np.concatenate([before[:-10], mix, after[10:]])), ShotParams())
+    assert not sure
+    ((start, end),) = doubts
+    assert 38 <= start < 45 < end <= 52
 
 
 def test_shots_tile_the_video_but_for_the_transitions():

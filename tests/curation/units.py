@@ -152,3 +152,10 @@ def all_alike(clip: Any) -> Any:
     from anisora.records import Score
 
     return Score(name="aesthetic", version=1, unit="", raw=5.0)
+
+
+def text_unless_cropped(clip: Any) -> Any:
+    """A measure that finds text in every whole picture and in no crop."""
+    from anisora.records import Score
+
+    return Score(name="text_cover", version=1, unit="share", raw=0.0 if clip.crop_xywh_px else 0.5)

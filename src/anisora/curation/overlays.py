@@ -46,7 +46,9 @@ class OverlayParams:
     corner: tuple[float, float] = (0.34, 0.22)
     """a logo's middle lies within these shares of the width and height of a corner"""
     credits_lines: int = 4
-    """lines shown at once that make a card of credits"""
+    """lines shown at once in one column that make a card of credits"""
+    column: float = 0.02
+    """lines whose left, middle or right differs by less stand in one column"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,7 @@ def _classify(
     """The kind of each track; None for a single, short reading, which is more often line work than writing."""
     height, width = frames_THWC.shape[1:3]
     still = [track for track in tracks if _is_still(track, height, width, params)]
-    credited = _rolling(tracks, looks, height, width, params) or _card(still, height, len(frames_THWC), params)
+    credited = _rolling(tracks, looks, height, width, params) or _card(still, height, width, len(frames_THWC), params)
     kinds: list[Kind | None] = []
     for track in tracks:
         if _in_column(track, credited):
@@ -236,17 +238,33 @@ def _rolling(
     return together if len(together) >= 3 else []
 
 
-def _card(still: Sequence[_Track], height: int, looks: int, params: OverlayParams) -> list[_Track]:
-    """The still lines that stand together as a card: enough of them at once, over a good part of the height."""
+def _card(still: Sequence[_Track], height: int, width: int, looks: int, params: OverlayParams) -> list[_Track]:
+    """The still lines that stand together as a card: enough of them at once, over a good part of the height, in columns.
+
+    Writing in a scene (stamps, signs, a shelf of books) stands anyhow; type is set upright, flush left or right or centred.
+    """
     for look in range(looks):
         shown = [track for track in still if track.sightings[0][0] <= look <= track.sightings[-1][0]]
-        shown = [track for track in shown if len(track.sightings) >= 2]
-        if len(shown) < params.credits_lines:
-            continue
-        middles = [float(track.middles[:, 1].mean()) for track in shown]
-        if max(middles) - min(middles) >= 0.3 * height:
-            return shown
+        shown = [track for track in shown if len(track.sightings) >= 2 and _is_upright(track)]
+        for column in _columns(shown, params.column * width):
+            middles = [float(track.middles[:, 1].mean()) for track in column]
+            if len(column) >= params.credits_lines and max(middles) - min(middles) >= 0.3 * height:
+                return shown
     return []
+
+
+def _is_upright(track: _Track) -> bool:
+    """Whether the line runs level, within three degrees."""
+    left, right = track.best.corners[[0, 3]].mean(axis=0), track.best.corners[[1, 2]].mean(axis=0)
+    return bool(abs(right[1] - left[1]) <= 0.05 * abs(right[0] - left[0]))
+
+
+def _columns(tracks: Sequence[_Track], slack: float) -> list[list[_Track]]:
+    """For each line and each of its left, middle and right: the lines that have theirs at the same place."""
+    boxes = np.array([np.median(np.array(track.boxes), axis=0) for track in tracks]).reshape(-1, 4)
+    places = np.stack([boxes[:, 0], boxes[:, [0, 2]].mean(axis=1), boxes[:, 2]], axis=1)
+    same = np.abs(places[:, None] - places[None]) <= slack
+    return [[tracks[int(j)] for j in np.flatnonzero(same[i, :, k])] for i in range(len(tracks)) for k in range(3)]
 
 
 def _in_column(track: _Track, credited: Sequence[_Track]) -> bool:
@@ -320,6 +338,24 @@ def _whole(clip: ClipView, kind: Kind, box: Box) -> Overlay:
 LEAST_SHOTS = 6
 #: Grey levels a pixel of gradient that must stay, and the share of the usual gradient there that it must make up.
 STAYS, STAYS_SHARE = 5.0, 0.5
+#: How like a sign's gradients those of half of the shots are at least (cosine): 0.95 and more for signs, planted in real
+#: pictures; chance, which leaves a median of its own where lines cross, came to 0.5.
+LIKE = 0.65
+#: The same for the median look of one clip that shows it, however faint it is on a bright picture.
+SHOWN = 0.5
+#: Frames looked at, and bits of 64 by which their perceptual hashes must differ: shots of one set-up share its scenery.
+MOST_SHOTS, APART_BITS = 12, 14
+
+
+def shots_apart(hash_N: NDArray[np.uint64]) -> list[int]:
+    """Which of these frames, one of each shot, to show to `find_logos`: up to `MOST_SHOTS`, spread evenly over those that
+    look like none before them."""
+    apart: list[int] = []
+    for n, value in enumerate(hash_N):
+        if not apart or np.bitwise_count(hash_N[apart] ^ value).min() >= APART_BITS:
+            apart.append(n)
+    chosen = np.linspace(0, len(apart) - 1, min(len(apart), MOST_SHOTS)).round().astype(int)
+    return [apart[k] for k in chosen]
 
 
 def find_logos(frames_THWC: Frames) -> list[Logo]:
@@ -343,7 +379,8 @@ def find_logos(frames_THWC: Frames) -> list[Logo]:
     reach = max(3, round(0.02 * height)) | 1
     joined = cv2.morphologyEx(stays, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
     count, _, stats, _ = cv2.connectedComponentsWithStats(joined)
-    boxes = [tuple(int(v) for v in stats[k][:4]) for k in range(1, count)]
+    least = max(4, (0.008 * height) ** 2)  # specks that stay by chance would join what stands apart
+    boxes = [tuple(int(v) for v in stats[k][:4]) for k in range(1, count) if stats[k][4] >= least]
     logos = []
     for x, y, w, h in _joined(boxes, reach):
         inside = stays[y : y + h, x : x + w]
@@ -353,8 +390,16 @@ def find_logos(frames_THWC: Frames) -> list[Logo]:
         )
         if is_small and at_edge and inside.sum() >= max(12, 0.06 * w * h):
             part = median_HW2[y : y + h, x : x + w].astype(np.float32)
+            if np.median(_likeness(gradient[:, y : y + h, x : x + w], part)) < LIKE:
+                continue
             logos.append(Logo(box_px=(x, y, x + w, y + h), gradient_HW2=part, source_px=(width, height)))
     return logos
+
+
+def _likeness(gradient_THW2: NDArray[np.float32], sign_HW2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine between the gradients of each frame and those of a sign, [T]."""
+    both = (gradient_THW2 * sign_HW2).sum(axis=(1, 2, 3))
+    return both / np.maximum(np.linalg.norm(sign_HW2) * np.sqrt((gradient_THW2**2).sum(axis=(1, 2, 3))), 1e-6)
 
 
 def _gradients(frames_THWC: Frames) -> NDArray[np.float32]:
@@ -409,8 +454,7 @@ def _shown_logos(frames_THWC: Frames, logos: Sequence[Logo]) -> list[Box]:
             raise ValueError(f"a logo of frames of {logo.source_px} in a clip of {(width, height)}")
         x0, y0, x1, y1 = logo.box_px
         here = np.median(_gradients(frames_THWC)[:, y0:y1, x0:x1], axis=0)
-        both = float((here * logo.gradient_HW2).sum())
-        if both >= 0.5 * float((logo.gradient_HW2**2).sum()):
+        if _likeness(here[None], logo.gradient_HW2)[0] >= SHOWN:
             boxes.append((float(x0), float(y0), float(x1), float(y1)))
     return boxes
 

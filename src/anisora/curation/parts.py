@@ -29,14 +29,15 @@ def make_plan(config: CurateConfig) -> Plan:
     by_name = {one.name: one for one in watches}
     params = read(ShotParams, config.shots, where="shots")
     heavy = _heavy(config)
+    spans_key = config_key("shots", 1, [plain_params(params), config.longest_s, by_name["cut"].key])
     return Plan(
         watches=watches,
-        spans_key=config_key("shots", 1, [plain_params(params), config.longest_s, by_name["cut"].key]),
+        spans_key=spans_key,
         find=partial(find_shots, params=params),
         cheap=_cheap(by_name),
         heavy=heavy,
         kinds={**MEASURES, **MORE},
-        crop=Wanted(name="crop", key=_crop_key(config)),
+        crop=Wanted(name="crop", key=_crop_key(config, [spans_key, by_name["phash"].key])),
         file=Wanted(name="file", key=file_key(config), follows_crop=True),
         caption=Wanted(name="caption", key=_caption_key(config), follows_crop=True),
         heads=_heads(config, heavy),
@@ -104,12 +105,13 @@ def _heads(config: CurateConfig, heavy: tuple[Measuring, ...]) -> tuple[Wanted, 
     )
 
 
-def _crop_key(config: CurateConfig) -> str:
+def _crop_key(config: CurateConfig, logos_by: list[str]) -> str:
+    """`logos_by`: the keys of what the logos of a source are found by."""
     if not config.crop.enabled:
         return ""
     from anisora.curation.overlays import OverlayParams
 
-    return config_key("crop", 1, [plain_params(config.crop), plain_params(OverlayParams())])
+    return config_key("crop", 2, [plain_params(config.crop), plain_params(OverlayParams()), *logos_by])
 
 
 def _caption_key(config: CurateConfig) -> str:

@@ -441,8 +441,22 @@ class _Run:
             if (row["clip_id"], self.plan.crop.name, self.plan.crop.key, "") not in have
         ]
         extra = {"settings": self.config.crop, "key": self.plan.crop.key}
-        self._make("crop", self._clip_units("crop_clips", lacking, extra, [self.plan.crop]))
+        units = self._clip_units("crop_clips", lacking, extra, [self.plan.crop])
+        self._make("crop", self._with_middles(units) if units else [])
         return len(lacking) + len(self.cropped ^ before)
+
+    def _with_middles(self, units: Sequence[tuple[Unit, Any]]) -> list[tuple[Unit, Any]]:
+        """The units, each told the middle frame of every clip of its source, dropped ones too: what logos are known by."""
+        spans = self.store.read("spans")
+        spans = spans.filter(pc.equal(spans["key"], self.plan.spans_key))
+        middles: dict[str, set[int]] = {}
+        for row in spans.select(["source_sha256", "start_frame", "end_frame"]).to_pylist():
+            middles.setdefault(row["source_sha256"], set()).add((row["start_frame"] + row["end_frame"]) // 2)
+        told = []
+        for unit, cells in units:
+            frames = sorted(middles[unit.arguments["tasks"][0].row["source_sha256"]])
+            told.append((replace(unit, arguments={**unit.arguments, "middles": frames}), cells))
+        return told
 
     def apply_heads(self) -> None:
         """What trained heads make of the features of every clip that has them: no pixels, no workers."""

@@ -31,11 +31,13 @@ class ShotParams:
     """Grey levels are mean absolute differences of 48 x 27 pictures; chosen on joined clips (docs, "The scan").
 
     `network`: "unsure" asks TransNetV2 where the rules cannot tell, "never" leaves such places uncut, "everywhere" asks
-    of every frame and takes its word (the scan must have kept all small frames then).
+    of every frame and takes its word (the scan must have kept all small frames then). Its word is taken above
+    `probability`, and above `in_doubt` at places that the rules have half believed already.
     """
 
     network: str = "unsure"
     probability: float = 0.5
+    in_doubt: float = 0.4
     cut_levels: float = 16.0
     cut_ratio: float = 2.5
     doubt_levels: float = 7.0
@@ -48,6 +50,9 @@ class ShotParams:
     doubt_blend: float = 0.75
     dissolve_faster: float = 1.4
     doubt_faster: float = 1.0
+    slower: float = 0.75
+    slower_blend: float = 0.25
+    slower_levels: float = 3.0
     context: int = 25
     shortest: int = 2
 
@@ -206,7 +211,11 @@ def _dissolves(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotPara
                 continue
             faster = _faster_inside(step, *extent)
             # A flash on the way is a step larger than the way.
-            if faster >= params.doubt_faster and step[extent[0] : extent[1] + 1].max() < 0.5 * apart[middle]:
+            # The blend of two pictures that both move fast moves less than either.
+            is_moving = step[extent[0] : extent[1] + 1].mean() >= params.slower_levels
+            is_calmer = is_moving and faster <= params.slower and share[middle] < params.slower_blend
+            is_likely = faster >= params.doubt_faster or is_calmer
+            if is_likely and step[extent[0] : extent[1] + 1].max() < 0.5 * apart[middle]:
                 candidates.append((faster, Boundary(*extent, "dissolve", float(1 - share[middle]))))
     return _clearest(candidates, params)
 
@@ -286,7 +295,7 @@ def _asked(
         low, high = max(0, start - 3 - first), end + 3 - first
         kept = np.zeros_like(probability)
         kept[low:high] = probability[low:high]
-        found += [_shifted(b, first) for b in _of_probability(kept, params)]
+        found += [_shifted(b, first) for b in _of_probability(kept, params.in_doubt)]
     return found
 
 
@@ -297,7 +306,7 @@ def _asked_everywhere(cut: Mapping[str, NDArray], params: ShotParams, network: N
             got=f"{len(cut['tiny'])} of {len(cut['index'])}",
             hint="CutParams(keep='all')",
         )
-    return _of_probability((network or _transnet("transitions"))(cut["tiny"]), params)
+    return _of_probability((network or _transnet("transitions"))(cut["tiny"]), params.probability)
 
 
 def _transnet(name: str = "window_transitions") -> Network:
@@ -307,10 +316,10 @@ def _transnet(name: str = "window_transitions") -> Network:
     return getattr(transnet, name)
 
 
-def _of_probability(probability: NDArray[np.float32], params: ShotParams) -> list[Boundary]:
+def _of_probability(probability: NDArray[np.float32], least: float) -> list[Boundary]:
     """Transitions from what TransNetV2 says of frames: it marks the last frame before a cut, and all of a dissolve."""
     found = []
-    for start, end in _runs(probability > params.probability):
+    for start, end in _runs(probability > least):
         confidence = float(probability[start:end].max())
         if end - start <= 2:
             at = start + int(np.argmax(probability[start:end])) + 1

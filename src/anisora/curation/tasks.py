@@ -335,22 +335,27 @@ def crop_clips(
     tasks: Sequence[ClipTask],
     settings: Any,
     key: str,
+    middles: Sequence[int],
     *,
     note: Note,
     skip: Skip,
 ) -> dict[str, Any]:
-    """For each clip the largest part of the picture that no overlay touches, as `x,y,w,h`, or why there is none."""
+    """For each clip the largest part of the picture that no overlay touches, as `x,y,w,h`, or why there is none.
+
+    `middles` are the middle frames of all clips of the source, by which its logos are known.
+    """
     note("open")
     scan = load_signals(out, files, errors, path)
     cells = []
     with SpanReader(path) as reader:
+        logos = source_logos(scan, middles, reader)
         for task, view in clip_views(scan, tasks, reader):
             if (part := f"crop {task.clip_id}") in skip:
                 cells.append(word_cell(task.clip_id, "crop", key, None, reason=skip[part], is_fault=True))
                 continue
             note(part)
             try:
-                cells.append(_cropped(task, view, settings, key))
+                cells.append(_cropped(task, view, settings, key, logos))
             except Exception as problem:
                 words = f"{type(problem).__name__}: {problem}"[:300]
                 cells.append(
@@ -362,14 +367,28 @@ def crop_clips(
     return {"num_crops": sum(cell["word"] is not None for cell in cells)}
 
 
-def _cropped(task: ClipTask, view: ClipView, settings: Any, key: str) -> dict[str, Any]:
+def source_logos(scan: Scan, middles: Sequence[int], reader: SpanReader) -> list[Any]:
+    """The logos (`overlays.Logo`) that a source shows over its shots; none where the scan has no hashes to choose by."""
+    from anisora.curation.overlays import LEAST_SHOTS, find_logos, shots_apart
+
+    signal = scan.signals.get("phash")
+    if signal is None:
+        return []
+    at = np.searchsorted(signal["index"], middles)
+    chosen = [middles[n] for n in shots_apart(signal["hash"][at])]
+    if len(chosen) < LEAST_SHOTS:
+        return []
+    return find_logos(np.stack([_loader(reader, scan.span(n, n + 1), scan.pts_T)([n])[0] for n in chosen]))
+
+
+def _cropped(task: ClipTask, view: ClipView, settings: Any, key: str, logos: Sequence[Any]) -> dict[str, Any]:
     from dataclasses import replace
 
     from anisora.curation.crop import CropParams, free_crop
     from anisora.curation.overlays import find_overlays
 
     whole = replace(view, crop_xywh_px=None)
-    overlays = [overlay for overlay in find_overlays(whole) if overlay.is_overlay]
+    overlays = [overlay for overlay in find_overlays(whole, logos=logos) if overlay.is_overlay]
     kinds = sorted({overlay.kind for overlay in overlays})
     details = {"overlays": " ".join(kinds)} if kinds else {}
     if not overlays:
