@@ -102,16 +102,21 @@ def _absolute(folder: Path, path: str | None) -> Any:
 def write_benchmark(path: str | os.PathLike[str], items: Sequence[Item]) -> Path:
     """Writes a manifest, paths made relative to it."""
     folder = Path(path).absolute().parent
-    lines = []
-    for item in items:
-        relative = {
-            name: os.path.relpath(value, folder)
-            for name in ("video", "image", "mask")
-            if (value := getattr(item, name)) is not None
-        }
-        guides = tuple(replace(guide, image=os.path.relpath(guide.image, folder)) for guide in item.guides)
-        plain = settings.plain(replace(item, **relative, guides=guides), skip_defaults=True)
-        lines.append(json.dumps(plain, ensure_ascii=False) + "\n")
+
+    def near(file: str | None) -> Any:
+        return None if file is None else os.path.relpath(file, folder)
+
+    moved = [
+        replace(
+            item,
+            video=near(item.video),
+            image=near(item.image),
+            mask=near(item.mask),
+            guides=tuple(replace(guide, image=near(guide.image)) for guide in item.guides),
+        )
+        for item in items
+    ]
+    lines = [json.dumps(settings.plain(item, skip_defaults=True), ensure_ascii=False) + "\n" for item in moved]
     return write_atomic(path, "".join(lines).encode())
 
 
