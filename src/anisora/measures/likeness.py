@@ -65,7 +65,8 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
     frames = [footage.frames_THWC[i] for i in footage.deep_moments]
     maps = _maps([_matched(frame, frames[0]) for frame in frames])[0]
     places_TCN = maps.flatten(2)
-    figure_TN = np.stack([_figure(footage, i, tuple(maps.shape[-2:])).ravel() for i in footage.deep_moments])
+    grid = (maps.shape[2], maps.shape[3])
+    figure_TN = np.stack([_figure(footage, i, grid).ravel() for i in footage.deep_moments])
     values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(frames))])
     return {"mean": _log_rest(values.mean()), "worst": _log_rest(values.min())}
 
@@ -89,9 +90,16 @@ def _log_rest(cosine: float) -> float:
 
 def _maps(pictures: list[NDArray[np.uint8]]) -> list[Tensor]:
     """Unit-length feature maps [T, C, y, x] of the stages read, of pictures of one size."""
+    import torch
+
     from anisora.measures import perceptual
 
-    maps = perceptual.features(np.stack([resized(picture, DEEP_PX) for picture in pictures]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums, hence scores, must not depend on how the work is shared out
+    try:
+        maps = perceptual.features(np.stack([resized(picture, DEEP_PX) for picture in pictures]))
+    finally:
+        torch.set_num_threads(threads)
     return [maps[stage] / maps[stage].norm(dim=1, keepdim=True).clamp_min(1e-6) for stage in STAGES]
 
 
