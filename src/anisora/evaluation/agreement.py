@@ -81,7 +81,12 @@ def alpha_interval(ratings_RI: np.ndarray, level: Level = "ordinal", seed: int =
 
 
 def correlation(
-    metric: Sequence[float], human: Sequence[float], groups: Sequence[Hashable], kind: Kind = "spearman", seed: int = 0
+    metric: Sequence[float],
+    human: Sequence[float],
+    groups: Sequence[Hashable],
+    kind: Kind = "spearman",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """`{value, low, high, n, n_groups}` of a correlation over clips, prompts drawn anew. `kendall` is tau-b.
 
@@ -97,7 +102,7 @@ def correlation(
         return float(function(x, y).statistic)
 
     x, y = _columns(metric, human)
-    return _with_interval(lambda index: value(x[index], y[index]), groups, seed)
+    return _with_interval(lambda index: value(x[index], y[index]), groups, seed, resamples)
 
 
 def pairwise_accuracy(
