@@ -17,7 +17,7 @@ _INK = "#888"
 
 def radar_svg(axes: Sequence[str], systems: Mapping[str, Sequence[float | None]]) -> bytes:
     """One polygon a system over the axes; an axis without a score is passed over, with a gap in the line."""
-    centre, radius, width, height = (250.0, 190.0), 140.0, 500, 380 + 18 * len(systems)
+    centre, radius, width, height = (330.0, 190.0), 140.0, 660, 380 + 18 * len(systems)
 
     def point(axis: int, value: float) -> tuple[float, float]:
         angle = 2 * math.pi * axis / len(axes) - math.pi / 2
@@ -36,8 +36,8 @@ def radar_svg(axes: Sequence[str], systems: Mapping[str, Sequence[float | None]]
         color = COLORS[number % len(COLORS)]
         shapes += _outline([None if value is None else point(axis, value) for axis, value in enumerate(values)], color)
         y = 372 + 18 * number
-        shapes.append(f'<rect x="150" y="{y - 9}" width="10" height="10" fill="{color}"/>')
-        shapes.append(_text(166, y, name))
+        shapes.append(f'<rect x="230" y="{y - 9}" width="10" height="10" fill="{color}"/>')
+        shapes.append(_text(246, y, name))
     return _svg(width, height, shapes)
 
 
@@ -72,7 +72,7 @@ def dots_svg(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
     systems = list(dict.fromkeys(system for entry in table.values() for system in entry))
     left, span, top = 190, 440, 20 * len(systems) + 10
     height = top + 20 * len(table) + 28
-    shapes = [_tick(left + span * level / 100, height, level) for level in (0, 25, 50, 75, 100)]
+    shapes = [_tick(left + span * level / 100, height, level, top) for level in (0, 25, 50, 75, 100)]
     for number, system in enumerate(systems):
         color, y = COLORS[number % len(COLORS)], 14 + 20 * number
         shapes += [f'<circle cx="{left}" cy="{y}" r="5" fill="{color}"/>', _text(left + 12, y + 4, system)]
@@ -89,8 +89,8 @@ def dots_svg(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
     return _svg(left + span + 60, height, shapes)
 
 
-def _tick(x: float, height: float, level: int) -> str:
-    line = f'<line x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{height - 18}" stroke="{_INK}" stroke-width="0.5"/>'
+def _tick(x: float, height: float, level: int, top: float = 4) -> str:
+    line = f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{height - 18}" stroke="{_INK}" stroke-width="0.5"/>'
     return line + _text(x, height - 5, str(level), anchor="middle", size=10)
 
 

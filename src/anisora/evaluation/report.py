@@ -116,7 +116,7 @@ def _leaderboard(rows: Sequence[Row], rankings: Mapping[str, Ranking]) -> Sectio
     figures = []
     if len(named) >= 3:
         radar = {model: [_mean(rankings[name], model) for name in named] for model in models}
-        figures.append(Figure(source=radar_svg([DIMENSIONS[name] for name in named], radar), width_px=480))
+        figures.append(Figure(source=radar_svg([DIMENSIONS[name] for name in named], radar), width_px=560))
     for name in named:
         figures.append(Figure(source=intervals_svg(rankings[name].means), caption=DIMENSIONS[name], width_px=460))
     notes = [_ABOUT]

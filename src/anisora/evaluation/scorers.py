@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anisora.errors import BadInput
-from anisora.evaluation.agreement import correlation, pairwise_accuracy
+from anisora.evaluation.agreement import alpha_interval, correlation, pairwise_accuracy
 from anisora.evaluation.bradley_terry import LOSSES, OUTCOMES, TIE
 from anisora.evaluation.records import MetricRecord
 from anisora.evaluation.statistics import mean_interval
@@ -126,6 +126,8 @@ def train(votes: Sequence[Vote], features: Features, kind: Kind | None = None, s
         raise BadInput("too few prompts to validate", got=len(set(data.groups)), expected=f"at least {_FOLDS}")
     figures = {"votes": len(wanted), "left_out": len(votes) - len(wanted), "raters": len({v.rater for v in wanted}),
                "prompts": len(set(data.groups)), "features": len(data.names)} | _validate(data, kind, seed)  # fmt: skip
+    if kind == "regression":
+        figures["alpha"] = alpha_interval(rating_table(wanted)[0], resamples=_DRAWS)
     fit = _fit(data, np.arange(len(data.groups)), kind, seed)
     head = Head(
         schema=SCHEMA, dimension=dimensions[0], kind=kind, features=data.names,
@@ -304,10 +306,10 @@ def load(folder: str | os.PathLike[str]) -> Head:
     """The head in a folder. Raises BadInput for a missing file, another schema, or numbers that do not fit together."""
     path = existing_file(Path(folder) / HEAD, BadInput, "the scorer")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         content.pop("figures", None)
-        lists = {name: tuple(content.pop(name)) for name in ("features", "centre", "scale", "weights")}
-        head = Head(**content, **lists)
+        content |= {name: tuple(content[name]) for name in ("features", "centre", "scale", "weights")}
+        head = Head(**content)
         numbers = np.array([head.centre, head.scale, head.weights], np.float64)  # ragged lists raise
         if numbers.shape[1] != len(head.features) or not np.isfinite([*numbers.ravel(), head.bias]).all():
             raise ValueError(f"{numbers.shape[1]} numbers for {len(head.features)} features, or not-a-numbers")
@@ -382,6 +384,7 @@ def _figure_lines(kind: Kind, f: Mapping[str, Any]) -> list[str]:
             f"- Spearman {_range(f['spearman'])}, Kendall {_range(f['kendall'])} over {f['clips']} clips",
             f"- order of two clips of one prompt, ties counted: {_range(f['pairwise_accuracy'])}"
             f" ({f['pairwise_accuracy']['n_pairs']} pairs)",
+            f"- the raters among themselves: Krippendorff's alpha (ordinal) {_range(f['alpha'])}",
             f"- root mean square error {f['error']:.3f}; always saying the mean: {f['error_of_the_mean']:.3f}",
             f"- seen = {f['calibration']['intercept']:.2f} + {f['calibration']['slope']:.2f} predicted",
         ]
@@ -393,7 +396,7 @@ def _figure_lines(kind: Kind, f: Mapping[str, Any]) -> list[str]:
 
 
 def _range(figure: Mapping[str, Any]) -> str:
-    value = figure.get("value", figure.get("mean"))
+    value = next((figure[name] for name in ("value", "mean", "alpha") if name in figure), None)
     if value is None:
         return "not known"
     return f"{value:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"

@@ -39,6 +39,7 @@ def run(
 
     Example: anisora evaluate shots/ --out eval
     """
+    from anisora.evaluation.report import write_report
     from anisora.evaluation.samples import find_samples, read_manifest
     from anisora.evaluation.suite import evaluate, known_metrics
 
@@ -48,10 +49,12 @@ def run(
     samples = read_manifest(manifest) if manifest else find_samples(clips or [])
     with progress_bars(quiet=as_json) as progress:
         summary = evaluate(samples, out, metrics=names, progress=progress)
+    page = write_report(out, videos={sample.id: sample.video for sample in samples})[0]
     if as_json:
         print_json(summary)
     else:
         _show(summary, out)
+        say(f"the page: {page}")
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:
