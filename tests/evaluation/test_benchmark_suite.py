@@ -30,6 +30,7 @@ from anisora.evaluation.run_suite import (
     model_name,
     plan_items,
     requests_of,
+    run,
     samples_of,
     settings_of_items,
 )
@@ -186,17 +187,17 @@ def test_names_and_lines(tmp_path):
     assert read_jsonl(tmp_path / "f.jsonl") == [{"k": 1, "v": 2}, {"k": 2, "v": 1}]
 
 
-@pytest.mark.slow
-def test_a_model_through_the_suite(tmp_path):
-    """The whole verb on the bundled model: shots, scores, real clips beside them, report; run again it makes nothing."""
-    from anisora.evaluation.run_suite import run
-
-    first = run("bundled", tmp_path, setting="all-equal", limit=5, metrics=["motion"])
-    assert (first["made"], first["failed"]) == (5, [])
-    assert set(first["summary"]["models"]) == {"bundled", REAL}
+def test_a_model_through_the_suite(tiny: Callable[..., Path], tmp_path):
+    """The whole verb on a tiny model: shots, scores, real clips beside them, report; run again it makes nothing."""
+    options = {"setting": "all-equal", "limit": 2, "metrics": ["motion"], "steps": 1}
+    first = run(str(tiny("wan")), tmp_path, **options)
+    assert (first["made"], first["failed"], first["skipped"]) == (2, [], [])
+    assert len(first["summary"]["models"]) == 2
+    assert REAL in first["summary"]["models"]
     assert (tmp_path / "report.html").is_file()
     shots = {path: path.stat().st_mtime_ns for path in (tmp_path / "shots").rglob("*.mp4")}
     lines = (tmp_path / "results.jsonl").read_text()
-    run("bundled", tmp_path, setting="all-equal", limit=5, metrics=["motion"])
+    assert len(shots) == 2
+    run(str(tiny("wan")), tmp_path, **options)
     assert shots == {path: path.stat().st_mtime_ns for path in (tmp_path / "shots").rglob("*.mp4")}
     assert lines == (tmp_path / "results.jsonl").read_text()

@@ -315,3 +315,27 @@ def test_names_are_vbenchs(vbench):
     for name in ("a cat-0.mp4", "a cat.mp4", "sci-fi city-12.gif", "1-2-3.mp4", "x-.mp4", "folder/a dog-4.mp4"):
         assert ours.prompt_of(name) == theirs(name)
     assert ours.prompt_of(ours.standard_name("sci-fi city", 3)) == "sci-fi city"
+
+
+def test_export_from_clips_and_stored_features(tmp_path, frames, clips, capsys):
+    from anisora.media.writer import write_video
+    from anisora.serving.cli import run
+
+    for name in ("a", "b"):
+        write_video(tmp_path / "clips" / f"{name}.mp4", frames, 8, lossless=True)
+    (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "features").mkdir()
+    dino = clips["clip 9"][[*range(9), 0, 1]]  # a row for each of the 11 frames
+    np.savez(tmp_path / "features" / "a.npz", dino_TD=dino, image_dino_D=clips["turns"][0])
+    where = [str(tmp_path / name) for name in ("clips", "x_eval_results.json", "features")]
+    assert run(["evaluate", "export-vbench", where[0], "--out", where[1], "--features", where[2], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["values"]) == {"temporal_flickering", "subject_consistency", "i2v_subject"}
+    assert found["values"]["temporal_flickering"] == SAME(ours.temporal_flickering(frames), **EXACT)
+    assert found["values"]["subject_consistency"] == SAME(ours.feature_consistency(dino), **EXACT)
+    assert list(found["unreadable"]) == ["broken"]
+    assert not found["t2v"]["complete"]
+    assert found["t2v"]["total"] is None
+    for wrong in ({"dino": dino}, {"dino_TD": dino[:4]}, {"image_dino_D": np.zeros(3), "dino_TD": dino}):
+        np.savez(tmp_path / "features" / "b.npz", **wrong)
+        assert run(["evaluate", "export-vbench", where[0], "--out", where[1], "--features", where[2]]) == 2

@@ -25,7 +25,7 @@ from anisora.store import read_jsonl
 Progress = Callable[[str, int, int], None]
 
 #: name of the ceiling: the benchmark's real clips, scored like any model
-REAL = "real clips"
+REAL = "ground truth"
 
 FACTS, SAMPLES = "facts.jsonl", "samples.jsonl"
 
@@ -136,17 +136,17 @@ def samples_of(plans: Sequence[Plan], requests: Sequence[Request], out: Path) ->
         video = Path(request.out or "")
         plan = by_id[video.stem]
         made.append(_sample(plan, video, video.parts[-3], plan.setting, request.seed, request.guides))
-    real = [_sample(plan, Path(plan.item.video), REAL, REAL, None, ()) for plan in plans if plan.item.video]
+    real = [_sample(plan, Path(plan.item.video), REAL, None, None, ()) for plan in plans if plan.item.video]
     return [entry for entry in made + real if entry[0].video.is_file()]
 
 
 def _sample(
-    plan: Plan, video: Path, model: str, setting: str, seed: int | None, guides: Sequence[Guide]
+    plan: Plan, video: Path, model: str, setting: str | None, seed: int | None, guides: Sequence[Guide]
 ) -> tuple[Sample, dict[str, Any]]:
     item = plan.item
     image = item.image or next((str(guide.image) for guide in plan.guides), None)
     sample = Sample(
-        id=f"{model.replace(' ', '_')}/{setting.replace(' ', '_')}/{item.id}",
+        id="/".join(part.replace(" ", "_") for part in (model, setting, item.id) if part),
         video=video,
         prompt=item.prompt or None,
         prompt_id=item.id,

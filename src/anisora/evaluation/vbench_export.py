@@ -55,7 +55,7 @@ def export(
             unreadable[sample.id] = str(problem)
             continue
         if features is not None:
-            arrays |= _stored(Path(features) / f"{sample.id}.npz")
+            arrays |= _stored(Path(features) / f"{sample.id}.npz", len(arrays["frames_THWC"]))
         for dimension, value in values_of(arrays, sample.id).items():
             clip = vbench.ClipResult(path=str(sample.video), value=value, n_frames=len(arrays["frames_THWC"]))
             results.setdefault(dimension, []).append(clip)
@@ -94,7 +94,11 @@ def _frames(sample: Sample) -> np.ndarray:
     return read_video(sample.video).frames_THWC
 
 
-def _stored(path: Path) -> dict[str, np.ndarray]:
+#: arrays with one row for each frame of the clip
+_PER_FRAME = ("dino_TD", "clip_TD", "dreamsim_TD", "laion_T", "musiq_T")
+
+
+def _stored(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
@@ -107,4 +111,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
     known = {name for needed, _ in FORMULAS.values() for name in needed} - {"frames_THWC"}
     if strange := sorted(arrays.keys() - known):
         raise BadInput(f"unknown features in {path.name}", got=", ".join(strange), expected=", ".join(sorted(known)))
+    for name in _PER_FRAME:
+        if name in arrays and len(arrays[name]) != num_frames:
+            raise BadInput(f"{path.name}: {name} of other frames", got=len(arrays[name]), expected=num_frames)
     return arrays
