@@ -37,7 +37,7 @@ def clip_features(clip: ClipView) -> dict[str, float]:
     indices = range(clip.span.start_frame, clip.span.start_frame + last, step)
     moving = _small(clip.frames_at(indices), MOTION_WIDTH_PX)
     fps = float(clip.fps) / step
-    return _looks(looks) | _steps(moving, fps) | _speeds(moving, fps) | _flap(moving, fps)
+    return picture_features(looks) | _steps(moving, fps) | _speeds(moving, fps) | _flap(moving, fps)
 
 
 def _small(frames_THWC: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
@@ -59,8 +59,8 @@ def _grey(frames_THWC: NDArray[np.uint8]) -> NDArray[np.float32]:
 # -- looks -------------------------------------------------------------------------------------------------------------
 
 
-def _looks(frames_THWC: NDArray[np.uint8]) -> dict[str, float]:
-    """The mean over frames of the features of a picture."""
+def picture_features(frames_THWC: NDArray[np.uint8]) -> dict[str, float]:
+    """The features of looks by name, each the mean over the frames."""
     each = [_picture(frame, grey) for frame, grey in zip(frames_THWC, _grey(frames_THWC), strict=True)]
     return {name: float(np.mean([features[name] for features in each])) for name in each[0]}
 

@@ -42,13 +42,13 @@ def foreground_motion_px(frames_THWC: Frames, foreground_THW: Mask) -> float:
         flow = dis_flow(frames_THWC[t], frames_THWC[t + 1])
         background = ~foreground if (~foreground).mean() >= 0.05 else None
         own = flow - affine_flow(fit_camera(flow, background), *flow.shape[:2])
-        length = np.linalg.norm(own, axis=-1) * _leads_back(flow, dis_flow(frames_THWC[t + 1], frames_THWC[t]))
+        length = np.linalg.norm(own, axis=-1) * leads_back(flow, dis_flow(frames_THWC[t + 1], frames_THWC[t]))
         speeds.append(float(length[foreground].mean()))
     return float(np.mean(speeds)) if speeds else float("nan")
 
 
-def _leads_back(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
-    """Where going forward and back again ends within half a pixel, or a tenth of the way, of the start."""
+def leads_back(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
+    """Where going forward and back again ends within half a pixel, or a tenth of the way, of the start: bool [H, W]."""
     returned = pull(backward_HW2, forward_HW2)
     miss = ((forward_HW2 + returned) ** 2).sum(axis=-1)
     way = (forward_HW2**2).sum(axis=-1) + (returned**2).sum(axis=-1)

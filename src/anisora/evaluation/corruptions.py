@@ -1,0 +1,314 @@
+"""Clips spoiled on purpose, in five degrees, each in one way: the questions that metrics are asked to answer.
+
+What belongs to which dimension, and which kinds are kept out of all fitting, was written down in docs/evaluation.md
+before anything was tuned. No metric imports this module. A spoiled clip has the frames, size and length of the clean
+one; the same seed spoils in the same pattern at every severity, only more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anisora.errors import BadRequest
+
+Frames = NDArray[np.uint8]  # [T, H, W, 3]
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruption:
+    """One way to spoil: `apply(frames, severity, rng, other)` gives the spoiled frames.
+
+    `dimension` is what must fall, None for a control, which has `spares`: the dimension that must stay. `use` says
+    whether anything may be fitted or chosen with it. `other` is another clip of the same shape, where one is needed.
+    """
+
+    apply: Callable[[Frames, int, np.random.Generator, Frames], Frames]
+    dimension: str | None
+    use: Literal["fitting", "held_out"]
+    spares: str | None = None
+
+
+def corrupt(frames_THWC: Frames, kind: str, severity: int, *, seed: int = 0, other_THWC: Frames | None = None) -> Frames:
+    """The frames spoiled in the way `kind` of `CORRUPTIONS`, `severity` 1 to 5; 0 leaves them as they are.
+
+    Where another clip is needed and none is given, a drawn one is used. Raises BadRequest for an unknown kind or
+    severity.
+    """
+    if kind not in CORRUPTIONS:
+        raise BadRequest("unknown corruption", got=kind, expected=", ".join(CORRUPTIONS))
+    if severity not in (0, *SEVERITIES):
+        raise BadRequest("unknown severity", got=severity, expected="0 to 5")
+    if severity == 0:
+        return frames_THWC
+    other = _fitted(other_THWC if other_THWC is not None else _drawn(frames_THWC, seed), frames_THWC)
+    rng = np.random.default_rng([seed, sum(kind.encode())])
+    return CORRUPTIONS[kind].apply(frames_THWC, severity, rng, other)
+
+
+def _drawn(like: Frames, seed: int) -> Frames:
+    from anisora.synthetic import render_clip
+
+    height, width = like.shape[1:3]
+    return render_clip(400 + seed % 100, 0, n_frames=len(like), size_px=(max(width, 8), max(height, 8))).video_THWC
+
+
+def _fitted(other: Frames, like: Frames) -> Frames:
+    """`other` with the length (played to and fro) and size of `like`."""
+    import cv2
+
+    height, width = like.shape[1:3]
+    there_and_back = [*range(len(other)), *range(len(other) - 2, 0, -1)]
+    picked = [other[there_and_back[t % len(there_and_back)]] for t in range(len(like))]
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in picked])
+
+
+def _at(severity: int, *values: float) -> float:
+    return values[severity - 1]
+
+
+def _bytes(values: NDArray) -> Frames:
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------- smoothness
+
+
+def _flicker(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The brightness of each frame is off by a gain of its own."""
+    gain = 1 + _at(severity, 0.015, 0.03, 0.06, 0.1, 0.16) * rng.standard_normal(len(frames))
+    return _bytes(frames * gain[:, None, None, None])
+
+
+def _displaced(frames: Frames, offsets_T2HW: NDArray) -> Frames:
+    """Each frame pulled along offsets of its own, in pixels."""
+    import cv2
+
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]].astype(np.float32)
+    return np.stack(
+        [
+            cv2.remap(frame, x + dx, y + dy, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT_101)
+            for frame, (dx, dy) in zip(frames, offsets_T2HW.astype(np.float32), strict=True)
+        ]
+    )
+
+
+def _waves(rng: np.random.Generator, frames: Frames, count: int, knots: int) -> NDArray[np.float32]:
+    """Smooth random fields [count, 2, H, W] of spread 1 with about so many bumps along the short side."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    rows = max(2, round(knots * height / min(height, width)))
+    columns = max(2, round(knots * width / min(height, width)))
+    grid = rng.standard_normal((count, 2, rows, columns)).astype(np.float32)
+    fields = [
+        [cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in pair] for pair in grid
+    ]
+    return np.asarray(fields, np.float32)
+
+
+def _wobble(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Every frame is bent in a way of its own, over parts as large as a limb."""
+    amount = _at(severity, 0.003, 0.006, 0.01, 0.016, 0.025) * min(frames.shape[1:3])
+    return _displaced(frames, amount * _waves(rng, frames, len(frames), 5))
+
+
+def _boil(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Lines tremble: as `wobble`, over parts as small as a stroke."""
+    amount = _at(severity, 0.002, 0.004, 0.007, 0.011, 0.016) * min(frames.shape[1:3])
+    return _displaced(frames, amount * _waves(rng, frames, len(frames), 28))
+
+
+def _shake(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Every frame is shifted as a whole, at random."""
+    amount = _at(severity, 0.003, 0.006, 0.012, 0.02, 0.03) * min(frames.shape[1:3])
+    shift = amount * rng.standard_normal((len(frames), 2))
+    return _displaced(frames, np.broadcast_to(shift[:, :, None, None], (len(frames), 2, *frames.shape[1:3])))
+
+
+def _tear(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """A band of each frame, anywhere, is shifted sideways."""
+    height, width = frames.shape[1:3]
+    torn = frames.copy()
+    tall = round(_at(severity, 0.06, 0.1, 0.16, 0.24, 0.35) * height)
+    by = max(1, round(_at(severity, 0.01, 0.015, 0.025, 0.04, 0.06) * width))
+    for frame, place, sign in zip(torn, rng.uniform(size=len(frames)), rng.choice([-1, 1], len(frames)), strict=True):
+        top = round(place * (height - tall))
+        frame[top : top + tall] = np.roll(frame[top : top + tall], sign * by, axis=1)
+    return torn
+
+
+def _shuffle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Frames change places with one up to four away; a share of them, more with severity."""
+    order = np.arange(len(frames))
+    starts, reach = rng.permutation(len(frames)), rng.integers(1, 5, len(frames))
+    for start in starts[: round(_at(severity, 0.1, 0.2, 0.35, 0.6, 1.0) * len(frames))]:
+        target = min(len(frames) - 1, start + reach[start])
+        order[[start, target]] = order[[target, start]]
+    return frames[order]
+
+
+# ---------------------------------------------------------------------------------------------------- motion
+
+
+def _freeze(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The clip stops, and its last picture is held to the end."""
+    last = round((1 - _at(severity, 0.2, 0.4, 0.6, 0.8, 0.95)) * (len(frames) - 1))
+    return frames[np.minimum(np.arange(len(frames)), last)]
+
+
+def _slow(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Only the beginning of the clip is played, in as much time as all of it."""
+    share = 1 - _at(severity, 0.2, 0.4, 0.6, 0.8, 0.95)
+    return frames[np.floor(np.arange(len(frames)) * share).astype(int)]
+
+
+# ---------------------------------------------------------------------------------------------------- appeal
+
+
+def _blur(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    import cv2
+
+    sigma = _at(severity, 0.003, 0.006, 0.01, 0.015, 0.022) * min(frames.shape[1:3])
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])
+
+
+def _jpeg(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    import cv2
+
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(_at(severity, 40, 25, 15, 9, 5))]
+    return np.stack([cv2.imdecode(cv2.imencode(".jpg", frame, quality)[1], cv2.IMREAD_COLOR) for frame in frames])
+
+
+def _wash(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Contrast and colour fade towards grey."""
+    keep = _at(severity, 0.8, 0.65, 0.5, 0.35, 0.2)
+    return _bytes(keep * frames + (1 - keep) * 150)
+
+
+def _dirt(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The same grain lies on every frame."""
+    grain = rng.standard_normal((*frames.shape[1:3], 1))
+    return _bytes(frames + _at(severity, 3, 6, 10, 16, 24) * grain)
+
+
+def _posterize(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Few levels are left in each channel."""
+    step = 255 / (_at(severity, 20, 12, 8, 5, 3) - 1)
+    return _bytes(np.rint(frames / step) * step)
+
+
+# ---------------------------------------------------------------------------------------------------- image and video
+
+
+def _ramp(count: int) -> NDArray:
+    """From 0 at the first frame to 1 at the last, [T, 1, 1, 1]."""
+    return np.linspace(0, 1, count)[:, None, None, None]
+
+
+def _recolor(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Hues drift away, farther and farther."""
+    import cv2
+
+    turn = _at(severity, 12, 25, 45, 70, 90) * float(rng.choice([-1, 1]))
+    spoiled = []
+    for frame, share in zip(frames, np.linspace(0, 1, len(frames)), strict=True):
+        hsv = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2HSV).astype(np.int16)
+        hsv[..., 0] = (hsv[..., 0] + round(turn * share)) % 180
+        spoiled.append(cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB))
+    return np.stack(spoiled)
+
+
+def _replace(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Another clip shows through, more and more."""
+    share = _at(severity, 0.15, 0.3, 0.5, 0.75, 1.0) * _ramp(len(frames))
+    return _bytes((1 - share) * frames + share * other)
+
+
+def _restyle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The picture turns into a pencil drawing of itself."""
+    import cv2
+
+    sketches = []
+    for frame in frames:
+        grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        soft = cv2.GaussianBlur(grey, (0, 0), 0.02 * min(frames.shape[1:3]))
+        sketches.append(np.repeat((255 * np.minimum(1, grey / (soft + 1)))[..., None], 3, axis=-1))
+    share = _at(severity, 0.15, 0.3, 0.5, 0.75, 1.0) * _ramp(len(frames))
+    return _bytes((1 - share) * frames + share * np.stack(sketches))
+
+
+# ---------------------------------------------------------------------------------------------------- character
+
+
+def _middle(frames: Frames) -> NDArray:
+    """1 in an ellipse in the middle, soft at its edge, [1, H, W, 1]."""
+    height, width = frames.shape[1:3]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return np.clip((0.65 - np.hypot(x * width / min(height, width), y)) / 0.1, 0, 1)[None, ..., None]
+
+
+def _swap(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """From the middle of the clip on, what is in the middle of the picture is that of another clip."""
+    later = (np.arange(len(frames)) >= len(frames) // 2)[:, None, None, None]
+    share = _at(severity, 0.25, 0.4, 0.55, 0.75, 1.0) * later * _middle(frames)
+    return _bytes((1 - share) * frames + share * other)
+
+
+def _melt(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """What is in the middle of the picture is bent out of shape, more and more, always the same way."""
+    amount = _at(severity, 0.02, 0.04, 0.06, 0.09, 0.13) * min(frames.shape[1:3])
+    field = _waves(rng, frames, 1, 7) * _middle(frames)[..., 0]
+    return _displaced(frames, amount * _ramp(len(frames)) * field)
+
+
+# ---------------------------------------------------------------------------------------------------- controls
+
+
+def _holds(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Each picture is held for 2, 2, 3, 3, 4 frames: limited animation, no fault."""
+    step = int(_at(severity, 2, 2, 3, 3, 4))
+    return frames[np.arange(len(frames)) // step * step]
+
+
+def _static_warp(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """All frames are bent in one and the same way: another drawing, as steady as before."""
+    amount = _at(severity, 0.003, 0.006, 0.01, 0.016, 0.025) * min(frames.shape[1:3])
+    return _displaced(frames, amount * np.repeat(_waves(rng, frames, 1, 5), len(frames), axis=0))
+
+
+def _color_script(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Night falls: the light of the scene turns blue and dim."""
+    dusk = np.array([0.45, 0.6, 0.95]) * frames + np.array([0, 4, 18])
+    share = _at(severity, 0.2, 0.4, 0.6, 0.8, 1.0) * _ramp(len(frames))
+    return _bytes((1 - share) * frames + share * dusk)
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "flicker": Corruption(apply=_flicker, dimension="anime.smoothness", use="fitting"),
+    "wobble": Corruption(apply=_wobble, dimension="anime.smoothness", use="fitting"),
+    "shake": Corruption(apply=_shake, dimension="anime.smoothness", use="fitting"),
+    "shuffle": Corruption(apply=_shuffle, dimension="anime.smoothness", use="fitting"),
+    "boil": Corruption(apply=_boil, dimension="anime.smoothness", use="held_out"),
+    "tear": Corruption(apply=_tear, dimension="anime.smoothness", use="held_out"),
+    "freeze": Corruption(apply=_freeze, dimension="anime.motion", use="fitting", spares="anime.smoothness"),
+    "slow": Corruption(apply=_slow, dimension="anime.motion", use="held_out"),
+    "blur": Corruption(apply=_blur, dimension="anime.appeal", use="fitting", spares="anime.smoothness"),
+    "jpeg": Corruption(apply=_jpeg, dimension="anime.appeal", use="fitting", spares="anime.smoothness"),
+    "wash": Corruption(apply=_wash, dimension="anime.appeal", use="fitting"),
+    "dirt": Corruption(apply=_dirt, dimension="anime.appeal", use="held_out"),
+    "posterize": Corruption(apply=_posterize, dimension="anime.appeal", use="held_out"),
+    "recolor": Corruption(apply=_recolor, dimension="anime.image_video", use="fitting"),
+    "replace": Corruption(apply=_replace, dimension="anime.image_video", use="fitting"),
+    "restyle": Corruption(apply=_restyle, dimension="anime.image_video", use="held_out"),
+    "swap": Corruption(apply=_swap, dimension="anime.character", use="fitting"),
+    "melt": Corruption(apply=_melt, dimension="anime.character", use="held_out"),
+    "holds": Corruption(apply=_holds, dimension=None, use="fitting", spares="anime.smoothness"),
+    "static_warp": Corruption(apply=_static_warp, dimension=None, use="held_out", spares="anime.smoothness"),
+    "color_script": Corruption(apply=_color_script, dimension=None, use="fitting", spares="anime.character"),
+}

@@ -1,0 +1,42 @@
+"""How well made a shot's pictures are: sharp lines, clean flats, full colour; not whether anyone likes them.
+
+The features are those that trainable heads read (`appearance.picture_features`) and, because scenes differ in how much
+detail they have, ratios of fine to coarse detail. Taste needs a head that was trained on people's ratings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anisora.measures.appearance import picture_features
+from anisora.measures.footage import Footage
+from anisora.measures.similarity import luma
+
+#: The scales, as blur radii in pixels, whose detail is compared.
+SCALES_PX = (0.7, 1.4, 2.8)
+
+
+def appeal_features(footage: Footage) -> dict[str, float] | str:
+    """The features of looks by name, the mean over a few frames; or the reason why there are none.
+
+    Beyond `picture_features`: `edge_fine`, the strongest fine edges over the strongest coarse ones, which blur lowers
+    whatever the scene; `detail_fine`, the same of middling detail, which noise and compression raise.
+    """
+    if footage.is_blank:
+        return "blank"
+    frames_THWC = footage.frames_THWC[footage.deep_moments]
+    ratios = np.array([_fine_over_coarse(frame) for frame in frames_THWC]).mean(axis=0)
+    return picture_features(frames_THWC) | {"edge_fine": float(ratios[0]), "detail_fine": float(ratios[1])}
+
+
+def _fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
+    """log ratios of the 99th and the 50th percentile of band-pass detail, fine over coarse."""
+    import cv2
+
+    grey = luma(frame_HWC)
+    blurred = [cv2.GaussianBlur(grey, (0, 0), sigma) for sigma in SCALES_PX]
+    fine, coarse = np.abs(grey - blurred[0]), np.abs(blurred[1] - blurred[2])
+    strong, middling = (np.percentile(fine, q) + 0.2 for q in (99, 50)), (np.percentile(coarse, q) + 0.2 for q in (99, 50))
+    edge, detail = (float(np.log(a / b)) for a, b in zip(strong, middling, strict=True))
+    return edge, detail

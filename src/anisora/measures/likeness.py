@@ -1,0 +1,149 @@
+"""Is it still the same picture, and the same figure? Deep features of a clip against those of a reference.
+
+The network is EfficientNet-Lite0 (`perceptual`), whose weights arrive in a pip package. For the picture as a whole its
+features are pooled; for the figure they are compared place by place, each with the best match anywhere, so that a figure
+may move, and after the colours of the scene have been matched, so that nightfall is no change of identity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anisora.measures.footage import Footage, resized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: The pictures' short side for the network, and which of its stages are read: at 1/16 and at 1/32 of it.
+DEEP_PX, STAGES = 192, (3, 4)
+
+#: The share of places taken for the figure.
+FIGURE_SHARE = 0.25
+
+#: Keeps the logarithm of a perfect likeness finite.
+LEAST = 1e-3
+
+
+def likeness_features(footage: Footage, reference_HWC: NDArray[np.uint8] | None = None) -> dict[str, float] | str:
+    """How unlike its reference picture a clip is, by name, larger for worse; or the reason why it cannot be said.
+
+    `mean`, `worst`: the log of 1 - cosine of pooled features, over moments; `color`: the log of the distance of colour
+    means and spreads; `drift`: how much farther the last third of the clip is than the first. Without a reference the
+    first frame stands in. Raises AssetMissing.
+    """
+    if problem := _unusable(footage):
+        return problem
+    moments = footage.deep_moments if reference_HWC is not None else footage.deep_moments[1:]
+    reference = footage.frames_THWC[0] if reference_HWC is None else reference_HWC
+    frames = [footage.frames_THWC[i] for i in moments]
+    pooled = np.concatenate([_pooled([reference]), _pooled(frames)])
+    cosines = pooled[1:] @ pooled[0]
+    colors = np.array([np.abs(_color(frame) - _color(reference)).mean() for frame in frames])
+    third = max(1, len(cosines) // 3)
+    return {
+        "mean": _log_rest(cosines.mean()),
+        "worst": _log_rest(cosines.min()),
+        "color": float(np.log(colors.mean() + 0.5)),
+        "drift": float(cosines[:third].mean() - cosines[-third:].mean()),
+    }
+
+
+def figure_features(footage: Footage) -> dict[str, float] | str:
+    """How unlike its beginning the figure of a clip becomes, by name, larger for worse; or the reason.
+
+    The figure is where things move by themselves and the middle of the picture. `mean`, `worst`: the log of 1 - the
+    mean best-match cosine, over moments, of the figure's places among those of the first two moments, both ways.
+    Raises AssetMissing.
+    """
+    if problem := _unusable(footage):
+        return problem
+    if len(footage.deep_moments) < 3:
+        return "too_short"
+    frames = [footage.frames_THWC[i] for i in footage.deep_moments]
+    maps = _maps([_matched(frame, frames[0]) for frame in frames])[0]
+    places_TCN = maps.flatten(2)
+    figure_TN = np.stack([_figure(footage, i, tuple(maps.shape[-2:])).ravel() for i in footage.deep_moments])
+    values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(frames))])
+    return {"mean": _log_rest(values.mean()), "worst": _log_rest(values.min())}
+
+
+def weights_sha256() -> str:
+    """The hash of the network that the features are of."""
+    from anisora.measures import perceptual
+
+    return perceptual.weights_sha256()
+
+
+def _unusable(footage: Footage) -> str | None:
+    if len(footage) < 2:
+        return "too_short"
+    return "blank" if footage.is_blank else None
+
+
+def _log_rest(cosine: float) -> float:
+    return float(np.log(max(0.0, 1 - float(cosine)) + LEAST))
+
+
+def _maps(pictures: list[NDArray[np.uint8]]) -> list[Tensor]:
+    """Unit-length feature maps [T, C, y, x] of the stages read, of pictures of one size."""
+    from anisora.measures import perceptual
+
+    maps = perceptual.features(np.stack([resized(picture, DEEP_PX) for picture in pictures]))
+    return [maps[stage] / maps[stage].norm(dim=1, keepdim=True).clamp_min(1e-6) for stage in STAGES]
+
+
+def _pooled(pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """One unit vector a picture: the mean over places of all stages read, each stage of equal weight."""
+    vectors = [stage.mean(dim=(2, 3)) for stage in _maps(pictures)]
+    unit = [(vector / vector.norm(dim=1, keepdim=True)).numpy() for vector in vectors]
+    return np.concatenate(unit, axis=1) / np.sqrt(len(unit))
+
+
+def _color(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The mean and the spread of the channels of L*a*b*."""
+    lab = _lab(picture).reshape(-1, 3)
+    return np.concatenate([lab.mean(axis=0), lab.std(axis=0)])
+
+
+def _lab(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import cv2
+
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture, np.float32) / 255, cv2.COLOR_RGB2LAB))
+
+
+def _matched(picture: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture with the colour means and spreads of the target (Reinhard et al. 2001, in L*a*b*)."""
+    import cv2
+
+    lab, goal = _lab(picture), _lab(target)
+    spread = np.maximum(lab.std(axis=(0, 1)), 1.0)
+    moved = (lab - lab.mean(axis=(0, 1))) * (np.maximum(goal.std(axis=(0, 1)), 1.0) / spread) + goal.mean(axis=(0, 1))
+    return np.rint(np.clip(cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB), 0, 1) * 255).astype(np.uint8)
+
+
+def _figure(footage: Footage, t: int, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """The places [y, x] of the figure at a frame: the `FIGURE_SHARE` with the most motion of its own, nearest the middle
+    where nothing moves."""
+    import cv2
+
+    luma = footage.luma_THW
+    change = np.abs(luma[footage.moments] - luma[t]).mean(axis=0)
+    moving = cv2.resize(change, grid[::-1], interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[-1 : 1 : grid[0] * 1j, -1 : 1 : grid[1] * 1j]
+    weight = np.exp(-(x**2 + y**2)) * (moving + 2)
+    return weight >= np.quantile(weight, 1 - FIGURE_SHARE)
+
+
+def _best_matches(places_TCN: Tensor, figure_TN: NDArray[np.bool_], t: int) -> float:
+    """The mean cosine of the figure's places at t with the best of all places at the first two moments, and the other
+    way round, averaged."""
+    import torch
+
+    now, first = places_TCN[t], torch.cat([places_TCN[0], places_TCN[1]], dim=1)
+    cosines = now.T @ first
+    forth = cosines[torch.from_numpy(figure_TN[t])].amax(dim=1).mean()
+    back = cosines[:, torch.from_numpy(np.concatenate([figure_TN[0], figure_TN[1]]))].amax(dim=0).mean()
+    return float((forth + back) / 2)
