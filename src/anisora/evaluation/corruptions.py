@@ -34,7 +34,9 @@ class Corruption:
     spares: str | None = None
 
 
-def corrupt(frames_THWC: Frames, kind: str, severity: int, *, seed: int = 0, other_THWC: Frames | None = None) -> Frames:
+def corrupt(
+    frames_THWC: Frames, kind: str, severity: int, *, seed: int = 0, other_THWC: Frames | None = None
+) -> Frames:
     """The frames spoiled in the way `kind` of `CORRUPTIONS`, `severity` 1 to 5; 0 leaves them as they are.
 
     Where another clip is needed and none is given, a drawn one is used. Raises BadRequest for an unknown kind or
@@ -106,9 +108,7 @@ def _waves(rng: np.random.Generator, frames: Frames, count: int, knots: int) -> 
     rows = max(2, round(knots * height / min(height, width)))
     columns = max(2, round(knots * width / min(height, width)))
     grid = rng.standard_normal((count, 2, rows, columns)).astype(np.float32)
-    fields = [
-        [cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in pair] for pair in grid
-    ]
+    fields = [[cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in pair] for pair in grid]
     return np.asarray(fields, np.float32)
 
 

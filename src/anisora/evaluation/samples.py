@@ -75,7 +75,9 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Sample]:
     A video that is absent stays in: its scores are null with that reason, and the others are made.
     """
     path = Path(path)
-    samples = [_sample(line, path.parent, f"{path}, record {number}") for number, line in enumerate(read_jsonl(path), 1)]
+    samples = [
+        _sample(line, path.parent, f"{path}, record {number}") for number, line in enumerate(read_jsonl(path), 1)
+    ]
     if not samples:
         raise BadInput("an empty manifest", got=path, expected="one JSON object a line, with a `video`")
     return _distinct(samples, str(path))

@@ -37,6 +37,9 @@ def _fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
     grey = luma(frame_HWC)
     blurred = [cv2.GaussianBlur(grey, (0, 0), sigma) for sigma in SCALES_PX]
     fine, coarse = np.abs(grey - blurred[0]), np.abs(blurred[1] - blurred[2])
-    strong, middling = (np.percentile(fine, q) + 0.2 for q in (99, 50)), (np.percentile(coarse, q) + 0.2 for q in (99, 50))
+    strong, middling = (
+        (np.percentile(fine, q) + 0.2 for q in (99, 50)),
+        (np.percentile(coarse, q) + 0.2 for q in (99, 50)),
+    )
     edge, detail = (float(np.log(a / b)) for a, b in zip(strong, middling, strict=True))
     return edge, detail

@@ -29,7 +29,9 @@ def dis_flow(first_HWC: NDArray[np.uint8], second_HWC: NDArray[np.uint8], *, fin
     import cv2
 
     grey = [
-        np.ascontiguousarray(frame) if frame.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+        np.ascontiguousarray(frame)
+        if frame.ndim == 2
+        else cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
         for frame in (first_HWC, second_HWC)
     ]
     return np.asarray(_dis(fine).calc(grey[0], grey[1], None))

@@ -21,7 +21,7 @@ from anisora.measures.flow import Flow, dis_flow
 from anisora.measures.similarity import luma
 
 #: The short side at which looks are judged, and the one for flow and differences.
-LOOK_PX, FLOW_PX = 256, 160
+LOOK_PX, FLOW_PX = 256, 128
 
 #: Frames beyond this are refused: a shot is scored, not a film (0.4 MB a frame).
 MAX_FRAMES = 2000

@@ -26,7 +26,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
     registration: how far, in pixels and over the step, a drawing lies off the middle of its neighbours
     jitter:       the way over what it comes to, along the flow
     disorder:     differences of neighbours over those of drawings `LAG` apart
-    flicker:      the same of the mean brightness of blocks, whose motion is slow
+    flicker:      how far the median block's brightness is off the middle of its neighbours in time
     curvature:    how far flow changes from step to step, over its length
     shake:        the change of the camera's step, in pixels
     jump:         the largest step over the middle one
@@ -72,9 +72,9 @@ def _registration(footage: Footage) -> tuple[float, float]:
 
 
 def _jitter(footage: Footage) -> float:
-    """log(path / net): 0 for even motion in one direction."""
-    path = np.mean([_length(footage, a, b) for a, b in footage.in_runs(2)]) * LAG
-    net = np.mean([_length(footage, run[0], run[-1]) for run in footage.in_runs(LAG + 1)])
+    """log(path / net) over two steps: 0 for even motion in one direction."""
+    path = np.mean([_length(footage, a, b) for a, b in footage.in_runs(2)]) * 2
+    net = np.mean([_length(footage, a, c) for a, _, c in footage.in_runs(3)])
     return float(np.log((path + LEAST_PX) / (net + LEAST_PX)))
 
 

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from anisora.errors import AnisoraError, BadRequest, OutOfMemory
-from anisora.serving.cli import curate, demo, doctor, generate, models, train
+from anisora.serving.cli import curate, demo, doctor, evaluate, generate, models, train
 from anisora.serving.cli.console import say
 
 #: exit code of a command that was stopped by Ctrl-C or asked to end
@@ -52,6 +52,7 @@ app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(curate.app, name="curate")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 
 

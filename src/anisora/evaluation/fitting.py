@@ -1,0 +1,129 @@
+"""Fits the heads of the calibration table, on the corruptions and clips that are marked for it and on no others.
+
+A head is to tell clean clips from spoiled ones across scenes, to fall with severity within a scene, and not to move with
+what it must spare. Weights keep the sign that their feature was made with, so that no fit can turn a fault into a virtue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anisora.errors import BadInput
+from anisora.evaluation.corruptions import CORRUPTIONS
+from anisora.evaluation.records import MetricRecord
+
+#: Features that a head may use, with the sign of their weight; 0 leaves it open.
+FEATURES: dict[str, dict[str, int]] = {
+    "anime.smoothness": dict.fromkeys(
+        ("registration", "jitter", "disorder", "flicker", "curvature", "shake", "jump", "freeze"), -1
+    ),
+    "anime.appeal": {
+        "edge_fine": 1, "detail_fine": 0, "sharpest_log": 1, "grain_log": 0, "flat_share": 0, "shading_share": 0,
+        "contrast": 1, "saturation": 1, "colorfulness_log": 1, "palette_log": 0, "blocking": -1,
+    },
+    "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
+    "anime.character": {"mean": -1, "worst": -1},
+}  # fmt: skip
+
+#: How much falling with severity, sparing, and small weights count beside telling clean from spoiled.
+PAIRS, SPARED, SMALL = 1.0, 0.5, 0.02
+
+#: The median clean clip gets 100 / (1 + exp(-CLEAN)), 88.
+CLEAN = 2.0
+
+
+@dataclass
+class _Rows:
+    """Standardised features of clean, spoiled and spared clips; pairs are (better, worse)."""
+
+    clean: NDArray
+    spoiled: NDArray
+    pairs: NDArray  # [n, 2, features]
+    spared: NDArray  # [n, 2, features]
+
+
+def fit_table(records: Sequence[MetricRecord]) -> dict[str, Any]:
+    """A calibration table from the records of a validation. Raises BadInput where a dimension has too few."""
+    usable = [
+        r for r in records
+        if r.params.get("clip_use") == "fitting" and r.params.get("kind_use") == "fitting" and r.score is not None
+    ]  # fmt: skip
+    clips = sorted({r.params["clip"] for r in usable})
+    heads = {metric: _fit_head(metric, [r for r in usable if r.metric == metric]) for metric in FEATURES}
+    moved = [r.raw for r in usable if r.metric == "anime.motion" and r.params["kind"] == "clean"]
+    return {
+        "fitted_on": {"clips": clips, "corruptions": sorted({r.params["kind"] for r in usable} - {"clean"})},
+        "anime.motion": {"half": _rounded(float(np.median(np.array(moved, float))))},
+        **heads,
+    }
+
+
+def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
+    from scipy.optimize import minimize
+
+    signs = FEATURES[metric]
+    by_key = {(r.params["clip"], r.params["kind"], r.params["severity"]): _vector(r, signs) for r in records}
+    clean = {clip: x for (clip, kind, _), x in by_key.items() if kind == "clean"}
+    if len(clean) < 4:
+        raise BadInput(f"too few clips to fit {metric}", got=len(clean), expected="4 or more marked for fitting")
+    values = np.array(list(by_key.values()))
+    center, scale = np.median(np.array(list(clean.values())), axis=0), np.maximum(values.std(axis=0), 1e-3)
+    rows = _rows(metric, {key: (x - center) / scale for key, x in by_key.items()})
+    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0), 0: (None, None)}[sign] for sign in signs.values()]
+    start = np.array([1.0, *(0.5 * sign for sign in signs.values())])
+    best = minimize(_loss, start, args=(rows,), method="L-BFGS-B", bounds=bounds).x
+    odds = float(np.median(np.array([best[0] + (x - center) / scale @ best[1:] for x in clean.values()])))
+    parts = zip(signs, center, scale, best[1:], strict=True)
+    return {
+        "bias": _rounded(best[0]),
+        "temperature": _rounded(max(odds, 0.2) / CLEAN),
+        "features": {
+            name: {"center": _rounded(c), "scale": _rounded(s), "weight": _rounded(w)} for name, c, s, w in parts
+        },
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 5)
+
+
+def _vector(record: MetricRecord, signs: Mapping[str, int]) -> NDArray:
+    return np.array([record.details[name] for name in signs], float)
+
+
+def _rows(metric: str, by_key: Mapping[tuple[str, str, int], NDArray]) -> _Rows:
+    own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
+    spared = [kind for kind, corruption in CORRUPTIONS.items() if corruption.spares == metric]
+    clean = {clip: x for (clip, kind, _), x in by_key.items() if kind == "clean"}
+    spoiled, pairs, kept = [], [], []
+    for clip, sound in clean.items():
+        for kind in own:
+            levels = [(s, by_key[clip, kind, s]) for s in range(1, 6) if (clip, kind, s) in by_key]
+            spoiled += [x for severity, x in levels if severity >= 3]
+            steps = [sound, *(x for _, x in levels)]
+            pairs += [(a, b) for i, a in enumerate(steps) for b in steps[i + 1 :]]
+        kept += [(sound, by_key[clip, kind, s]) for kind in spared for s in range(1, 6) if (clip, kind, s) in by_key]
+    width = len(next(iter(clean.values())))
+    return _Rows(
+        clean=np.array(list(clean.values())),
+        spoiled=np.array(spoiled),
+        pairs=np.array(pairs),
+        spared=np.array(kept).reshape(-1, 2, width),
+    )
+
+
+def _loss(parameters: NDArray, rows: _Rows) -> float:
+    bias, weights = parameters[0], parameters[1:]
+    told = (
+        np.logaddexp(0, -(rows.clean @ weights + bias)).mean() + np.logaddexp(0, rows.spoiled @ weights + bias).mean()
+    )
+    fallen = np.logaddexp(0, -4 * (rows.pairs[:, 0] - rows.pairs[:, 1]) @ weights).mean()
+    change = (rows.spared[:, 1] - rows.spared[:, 0]) @ weights if len(rows.spared) else np.zeros(1)
+    # What must be spared may fall a little, but not rise.
+    spared = (np.maximum(change, 0) ** 2).mean() + 0.1 * (change**2).mean()
+    return float(told + PAIRS * fallen + SPARED * spared + SMALL * (weights**2).sum())

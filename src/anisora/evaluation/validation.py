@@ -1,0 +1,283 @@
+"""Do the scores notice what they should, and nothing else? Clean clips against the same clips spoiled on purpose.
+
+Everything is recorded, clip by clip, in the same file as any scores; the figures are made from it. Whether a clip or a
+kind of corruption may be used for fitting is fixed before: a kind by the table of corruptions, a clip by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anisora.errors import AnisoraError, BadInput
+from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from anisora.evaluation.metrics import DIMENSIONS
+from anisora.evaluation.records import RESULTS, MetricRecord, append_records, read_records
+from anisora.evaluation.samples import Sample
+from anisora.evaluation.suite import run_id, score_sample
+from anisora.measures.footage import Footage, resized
+from anisora.store import content_hash, write_atomic
+
+SCORED = tuple(name for name in DIMENSIONS if name != "anime.text_video")
+
+#: The bars of the validation: pairwise order, order across clips (shuffle), what must not improve, held out.
+ORDER, ACROSS, ACROSS_SHUFFLE, NOT_IMPROVED, HELD_OUT = 0.95, 0.90, 0.85, 0.55, 0.90
+
+FIGURES = "validation.json"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to try. Clips are cut to `num_frames` and shrunk to `short_px`, which is what the cost depends on.
+
+    Without `matrix` each corruption is measured by the dimension it belongs to and the one it must spare only.
+    """
+
+    kinds: tuple[str, ...] = tuple(CORRUPTIONS)
+    severities: tuple[int, ...] = SEVERITIES
+    metrics: tuple[str, ...] = SCORED
+    num_frames: int = 32
+    short_px: int = 256
+    matrix: bool = True
+    invariances: bool = True
+    synthetic: int = 12
+
+
+def clip_use(clip: str) -> str:
+    """ "fitting" or "held_out" for a clip, by a hash of its name: the half that nothing may be fitted to."""
+    return ("fitting", "held_out")[int(content_hash(clip)[:8], 16) % 2]
+
+
+def validate(
+    samples: Sequence[Sample],
+    out: str | os.PathLike[str],
+    plan: Plan | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The figures of `figures`, also written to `out/validation.json`; resumes from `out/results.jsonl`.
+
+    A clip that cannot be read is left out and named. Raises BadInput when none can.
+    """
+    plan = plan or Plan()
+    path = Path(out) / RESULTS
+    clips = [*(_of_file(sample, plan) for sample in samples), *(_drawn(index, plan) for index in range(plan.synthetic))]
+    have = {r.key[:2] for r in _so_far(path) if r.run_id == run_id()}
+    unreadable, previous = {}, None
+    for index, (name, load) in enumerate(clips):
+        if progress:
+            progress("clips", index, len(clips))
+        try:
+            clean = _cut(load(), plan)
+        except AnisoraError as problem:
+            unreadable[name] = str(problem)
+            continue
+        for variant in _variants(name, clean, previous, plan):
+            wanted = [metric for metric in variant.metrics if (variant.id, metric) not in have]
+            if wanted:
+                append_records(path, _scored(variant, wanted))
+        previous = clean
+    if previous is None:
+        raise BadInput("no clip could be read", got="; ".join(unreadable.values()) or "no clips")
+    result = figures(_so_far(path)) | {"unreadable": unreadable}
+    write_atomic(Path(out) / FIGURES, json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
+    return result
+
+
+def _so_far(path: Path) -> list[MetricRecord]:
+    return read_records(path) if path.exists() else []
+
+
+def _of_file(sample: Sample, plan: Plan) -> tuple[str, Callable[[], NDArray[np.uint8]]]:
+    def load() -> NDArray[np.uint8]:
+        from anisora.media.reader import read_video
+
+        return read_video(sample.video, num_frames=plan.num_frames, threads=1).frames_THWC
+
+    return sample.id, load
+
+
+def _drawn(index: int, plan: Plan) -> tuple[str, Callable[[], NDArray[np.uint8]]]:
+    def load() -> NDArray[np.uint8]:
+        from anisora.synthetic import render_clip
+
+        return render_clip(700 + index, 0, n_frames=plan.num_frames, fps=16, size_px=(384, 256)).video_THWC
+
+    return f"synthetic/{700 + index}", load
+
+
+def _cut(frames_THWC: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+    return np.stack([resized(frame, plan.short_px) for frame in frames_THWC])
+
+
+# ------------------------------------------------------------------------------------------------ what is tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Variant:
+    """One changed copy of a clip: `make` gives its footage."""
+
+    clip: str
+    kind: str
+    severity: int
+    metrics: tuple[str, ...]
+    make: Callable[[], Footage]
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.severity}/{self.clip}"
+
+
+def _variants(name: str, clean: NDArray[np.uint8], other: NDArray[np.uint8] | None, plan: Plan) -> Iterator[_Variant]:
+    footage = Footage.of_frames(clean)
+    yield _Variant(clip=name, kind="clean", severity=0, metrics=plan.metrics, make=lambda: footage)
+    for kind in plan.kinds:
+        corruption = CORRUPTIONS[kind]
+        own = tuple(m for m in plan.metrics if plan.matrix or m in (corruption.dimension, corruption.spares))
+        for severity in plan.severities:
+
+            def spoil(kind: str = kind, severity: int = severity) -> Footage:
+                return Footage.of_frames(corrupt(clean, kind, severity, other_THWC=other))
+
+            yield _Variant(clip=name, kind=kind, severity=severity, metrics=own, make=spoil)
+    if plan.invariances:
+        for kind, make in INVARIANCES.items():
+            yield _Variant(clip=name, kind=kind, severity=0, metrics=plan.metrics, make=lambda make=make: make(clean))
+
+
+def _scored(variant: _Variant, metrics: Sequence[str]) -> Iterator[MetricRecord]:
+    sample = Sample(id=variant.id, video=Path(variant.clip), group=variant.clip)
+    kind_use = CORRUPTIONS[variant.kind].use if variant.kind in CORRUPTIONS else "held_out"
+    uses = {"clip_use": clip_use(variant.clip), "kind_use": "fitting" if variant.kind == "clean" else kind_use}
+    about = {"clip": variant.clip, "kind": variant.kind, "severity": variant.severity, **uses}
+    for record in score_sample(sample, metrics, footage=variant.make()):
+        yield replace(record, params={**record.params, **about})
+
+
+def _rescaled(clean: NDArray[np.uint8], factor: float) -> Footage:
+    short = max(16, round(min(clean.shape[1:3]) * factor))
+    return Footage.of_frames(np.stack([resized(frame, short) for frame in clean]))
+
+
+def _on_twos(clean: NDArray[np.uint8]) -> Footage:
+    return Footage.of_frames(clean[np.arange(len(clean)) // 2 * 2])
+
+
+def _encoded(clean: NDArray[np.uint8], fps: int = 16, quality: int = 12) -> Footage:
+    from anisora.media.writer import write_video
+
+    even = clean[:, : clean.shape[1] // 2 * 2, : clean.shape[2] // 2 * 2]
+    with tempfile.TemporaryDirectory(prefix="anisora-") as folder:
+        return Footage.read(write_video(Path(folder) / "clip.mp4", even, fps, quality=quality))
+
+
+INVARIANCES: dict[str, Callable[[NDArray[np.uint8]], Footage]] = {
+    "half_size": lambda clean: _rescaled(clean, 0.5),
+    "double_size": lambda clean: _rescaled(clean, 2.0),
+    "on_twos": _on_twos,
+    "encoded": _encoded,
+    "double_fps": lambda clean: Footage.of_frames(clean, fps=32),
+}
+"""What no score may notice: a clip at another size, with each picture held for two frames, encoded well (x264, crf 12),
+or said to run at another rate."""
+
+
+# ------------------------------------------------------------------------------------------------ what came of it
+
+
+def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
+    """Every figure of the validation, of all records and of those that nothing was fitted to.
+
+    `order`: kind -> metric -> share of pairs of severities of one clip, the clean one among them, in which more is
+    worse (ties half). `across`: the same for severity 3 of a clip against other clean clips. `improved`: the share of
+    spoiled clips scored above the clean one. `changed`: invariance -> metric -> the median and 95th percentile of the
+    change, in percent of the range (the clean mean less the mean of the own corruptions at their worst).
+    """
+    known = [r for r in records if "kind" in r.params and r.score is not None]
+    free = [r for r in known if r.params["clip_use"] == "held_out"]
+    nulls = sum(r.score is None for r in records if r.params.get("kind") == "clean" and r.metric in SCORED)
+    cleans = sum(r.params.get("kind") == "clean" and r.metric in SCORED for r in records)
+    return {
+        "clips": len({r.params["clip"] for r in known}),
+        "clips_held_out": len({r.params["clip"] for r in free}),
+        "null_share_clean": nulls / cleans if cleans else None,
+        "all": _tables(known),
+        "held_out": _tables(free),
+        "changed": _changes(known),
+    }
+
+
+def _tables(records: Sequence[MetricRecord]) -> dict[str, Any]:
+    tables: dict[str, dict[str, dict[str, float | None]]] = {"order": {}, "across": {}, "improved": {}}
+    for metric in SCORED:
+        scores = _scores(records, metric)
+        for kind in CORRUPTIONS:
+            if not any(kind in by_kind for by_kind in scores.values()):
+                continue
+            for table, share in (("order", _order), ("across", _across), ("improved", _improved)):
+                tables[table].setdefault(kind, {})[metric] = share(scores, kind)
+    return tables
+
+
+Scores = dict[str, dict[str, dict[int, float]]]  # clip -> kind -> severity -> score
+
+
+def _scores(records: Sequence[MetricRecord], metric: str) -> Scores:
+    found: Scores = {}
+    for r in records:
+        if r.metric == metric and r.score is not None:
+            by_kind = found.setdefault(r.params["clip"], {})
+            by_kind.setdefault(r.params["kind"], {})[r.params["severity"]] = r.score
+    return {clip: by_kind for clip, by_kind in found.items() if "clean" in by_kind}
+
+
+def _share(better: Sequence[float], worse: Sequence[float]) -> float | None:
+    """How often the first of a pair is above the second, ties half."""
+    difference = np.subtract(better, worse)
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if difference.size else None
+
+
+def _order(scores: Scores, kind: str) -> float | None:
+    pairs = []
+    for by_kind in scores.values():
+        levels = sorted({0: by_kind["clean"][0], **by_kind.get(kind, {})}.items())
+        pairs += [(a, b) for i, (_, a) in enumerate(levels) for _, b in levels[i + 1 :]]
+    return _share(*zip(*pairs, strict=True)) if pairs else None
+
+
+def _across(scores: Scores, kind: str) -> float | None:
+    spoiled = {clip: by_kind[kind][3] for clip, by_kind in scores.items() if 3 in by_kind.get(kind, {})}
+    pairs = [(scores[a]["clean"][0], spoiled[b]) for a in scores for b in spoiled if a != b]
+    return _share(*zip(*pairs, strict=True)) if pairs else None
+
+
+def _improved(scores: Scores, kind: str) -> float | None:
+    pairs = [(s, by_kind["clean"][0]) for by_kind in scores.values() for s in by_kind.get(kind, {}).values()]
+    return _share(*zip(*pairs, strict=True)) if pairs else None
+
+
+def _changes(records: Sequence[MetricRecord]) -> dict[str, dict[str, list[float] | None]]:
+    changes: dict[str, dict[str, list[float] | None]] = {kind: {} for kind in INVARIANCES}
+    for metric in SCORED:
+        scores = _scores(records, metric)
+        clean = np.mean([by_kind["clean"][0] for by_kind in scores.values()]) if scores else 0.0
+        own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
+        worst = [by_kind[kind][max(by_kind[kind])] for by_kind in scores.values() for kind in own if kind in by_kind]
+        span = float(clean - np.mean(worst)) if worst else 0.0
+        for kind in INVARIANCES:
+            off = [abs(b[kind][0] - b["clean"][0]) for b in scores.values() if kind in b]
+            percent = 100 * np.array(off) / span if span > 0 else np.array([])
+            changes[kind][metric] = (
+                [float(np.median(percent)), float(np.percentile(percent, 95))] if percent.size else None
+            )
+    return changes
