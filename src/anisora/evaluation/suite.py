@@ -134,18 +134,15 @@ def _record(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """OpenCV and torch with one thread each: sums and DIS depend on how work is shared out, scores must not."""
+    """OpenCV with one thread: DIS depends on how its work is shared out, scores must not."""
     import cv2
-    import torch
 
-    before = cv2.getNumThreads(), torch.get_num_threads()
+    before = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     try:
         yield
     finally:
-        cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
+        cv2.setNumThreads(before)
 
 
 def summarise(records: Sequence[MetricRecord]) -> dict[str, Any]:

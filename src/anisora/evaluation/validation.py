@@ -149,7 +149,8 @@ def _variants(name: str, clean: NDArray[np.uint8], other: NDArray[np.uint8] | No
             def spoil(kind: str = kind, severity: int = severity) -> Footage:
                 return Footage.of_frames(corrupt(clean, kind, severity, other_THWC=other))
 
-            yield _Variant(clip=name, kind=kind, severity=severity, metrics=own, make=spoil)
+            if own:
+                yield _Variant(clip=name, kind=kind, severity=severity, metrics=own, make=spoil)
     if plan.invariances:
         for kind, make in INVARIANCES.items():
             yield _Variant(clip=name, kind=kind, severity=0, metrics=plan.metrics, make=lambda make=make: make(clean))

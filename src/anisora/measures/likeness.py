@@ -89,9 +89,16 @@ def _log_rest(cosine: float) -> float:
 
 def _maps(pictures: list[NDArray[np.uint8]]) -> list[Tensor]:
     """Unit-length feature maps [T, C, y, x] of the stages read, of pictures of one size."""
+    import torch
+
     from anisora.measures import perceptual
 
-    maps = perceptual.features(np.stack([resized(picture, DEEP_PX) for picture in pictures]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums, hence scores, must not depend on how the work is shared out
+    try:
+        maps = perceptual.features(np.stack([resized(picture, DEEP_PX) for picture in pictures]))
+    finally:
+        torch.set_num_threads(threads)
     return [maps[stage] / maps[stage].norm(dim=1, keepdim=True).clamp_min(1e-6) for stage in STAGES]
 
 

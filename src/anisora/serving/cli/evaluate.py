@@ -109,6 +109,7 @@ def validate(
     frames: Annotated[int, typer.Option(min=8, metavar="N", help="Clips are cut to so many frames.")] = 32,
     size: Annotated[int, typer.Option(min=64, metavar="PX", help="And shrunk to this short side.")] = 256,
     kind: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Some corruptions; repeatable.")] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Some of the dimensions.")] = None,
     severity: Annotated[list[int] | None, typer.Option(min=1, max=5, metavar="1..5", help="Repeatable.")] = None,
     matrix: Annotated[
         bool, typer.Option("--matrix/--own", help="Measure every dimension, or the one that must fall only.")
@@ -129,13 +130,18 @@ def validate(
     """
     from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES
     from anisora.evaluation.samples import find_samples
-    from anisora.evaluation.validation import Plan, validate
+    from anisora.evaluation.suite import known_metrics
+    from anisora.evaluation.validation import SCORED, Plan, validate
 
+    named = known_metrics([name.strip() for name in metrics.split(",")] if metrics else SCORED)
+    if unscored := set(named) - set(SCORED):
+        raise BadRequest("no dimension that is scored", got=", ".join(sorted(unscored)), expected=", ".join(SCORED))
     if unknown := set(kind or ()) - set(CORRUPTIONS):
         raise BadRequest("unknown corruption", got=", ".join(sorted(unknown)), expected=", ".join(CORRUPTIONS))
     plan = Plan(
         kinds=tuple(kind or CORRUPTIONS),
         severities=tuple(sorted(severity or SEVERITIES)),
+        metrics=tuple(named),
         num_frames=frames,
         short_px=size,
         matrix=matrix,

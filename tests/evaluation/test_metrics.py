@@ -1,0 +1,142 @@
+"""Each metric on clips whose answer is known by construction, and on clips at the limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anisora.evaluation.corruptions import corrupt
+from anisora.evaluation.metrics import DIMENSIONS, METRICS, measure
+from anisora.evaluation.samples import Sample
+from anisora.evaluation.suite import one_thread, score_sample
+from anisora.measures.footage import Footage
+
+SAMPLE = Sample(id="clip", video=Path("clip.mp4"))
+CLASSICAL = ("anime.smoothness", "anime.motion", "anime.appeal")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+def said(name: str, frames: np.ndarray, sample: Sample = SAMPLE, **options):
+    return measure(name, sample, Footage.of_frames(frames, **options))
+
+
+def test_what_a_repeated_frame_or_another_stated_rate_does(moving_THWC):
+    twice = Footage.of_frames(np.repeat(moving_THWC, 2, axis=0))
+    assert twice.drawings == list(range(0, 24, 2))
+    for name in CLASSICAL:
+        assert said(name, moving_THWC, fps=8).raw == said(name, moving_THWC, fps=60).raw
+    even, held = (said("anime.smoothness", frames).details for frames in (moving_THWC, twice.frames_THWC))
+    signs = ("registration", "jitter", "disorder", "flicker", "curvature", "shake", "jump")
+    assert [held[s] for s in signs] == pytest.approx([even[s] for s in signs], abs=0.2)
+
+
+@pytest.mark.parametrize("kind", ["flicker", "wobble", "shake", "shuffle", "boil", "tear"])
+def test_unsteadiness_lowers_smoothness(moving_THWC, kind):
+    scores = [said("anime.smoothness", corrupt(moving_THWC, kind, s)).raw for s in (0, 3, 5)]
+    assert scores[0] > max(scores[1:])
+
+
+def test_motion_is_that_of_the_figure_and_not_of_the_camera(moving_THWC):
+    figure = said("anime.motion", moving_THWC).details
+    assert figure["object"] > 10 * figure["camera"]
+    wide = np.concatenate([moving_THWC[0], moving_THWC[0][:, ::-1]], axis=1)
+    pan = np.stack([wide[:, 3 * t : 3 * t + 128] for t in range(12)])
+    camera = said("anime.motion", pan).details
+    assert camera["camera"] == pytest.approx(100 * 3 * 4 / 3 / np.hypot(128, 171), rel=0.1)
+    assert camera["object"] < 0.2 * figure["object"]
+    assert said("anime.motion", np.repeat(moving_THWC[:1], 8, axis=0)).raw == 0
+    assert said("anime.motion", corrupt(moving_THWC, "slow", 4)).raw < 0.6 * said("anime.motion", moving_THWC).raw
+
+
+def test_blur_and_wash_lower_appeal(moving_THWC):
+    for kind in ("blur", "wash"):
+        scores = [said("anime.appeal", corrupt(moving_THWC, kind, severity)).raw for severity in (0, 3, 5)]
+        assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("frames", "reasons"),
+    [
+        (np.full((1, 64, 64, 3), 90, np.uint8), {"blank", "too_short"}),
+        (np.zeros((12, 64, 64, 3), np.uint8), {"blank"}),
+    ],
+)
+def test_one_frame_and_black_are_null_with_a_reason(frames, reasons):
+    for name in DIMENSIONS:
+        got = said(name, frames)
+        assert got.score is None
+        assert got.reason in reasons | {"no_model"}
+
+
+def test_a_still_clip_has_no_smoothness_but_looks(moving_THWC):
+    still = np.repeat(moving_THWC[:1], 12, axis=0)
+    assert said("anime.smoothness", still).reason == "nothing_moves"
+    assert said("anime.appeal", still).score is not None
+    assert said("anime.held_share", still).raw == pytest.approx(11 / 12)
+
+
+def test_text_video_is_null_and_says_why(moving_THWC):
+    assert said("anime.text_video", moving_THWC).reason == "no_model"
+
+
+def test_a_guide_is_found_where_it_landed(moving_THWC, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(moving_THWC[5]).save(tmp_path / "guide.png")
+    guide = str(tmp_path / "guide.png")
+    asked = replace(SAMPLE, guides=({"image": guide, "at": 5},))
+    assert said("anime.guide_landing", moving_THWC, asked).raw == 0
+    late = replace(SAMPLE, guides=({"image": guide, "at": 3}, {"image": guide, "at": 5}))
+    assert said("anime.guide_landing", moving_THWC, late).raw == 1.0
+    assert said("anime.guide_landing", moving_THWC).reason == "no_guides"
+    gone = replace(SAMPLE, guides=({"image": str(tmp_path / "none.png"), "at": 0},))
+    assert said("anime.guide_landing", moving_THWC, gone).reason == "unreadable_input"
+
+
+def test_mask_metrics_follow_what_moved(moving_THWC, tmp_path):
+    from PIL import Image
+
+    area = np.zeros((96, 128), np.uint8)
+    area[28:68] = 255
+    Image.fromarray(area).save(tmp_path / "mask.png")
+    masked = replace(SAMPLE, mask=tmp_path / "mask.png")
+    precise = said("anime.mask_precision", moving_THWC, masked)
+    assert precise.raw > 0.95
+    assert 0.1 < said("anime.mask_recall", moving_THWC, masked).raw < 0.9
+    everywhere = corrupt(moving_THWC, "shake", 5)
+    assert said("anime.mask_precision", everywhere, masked).raw < precise.raw
+    assert said("anime.mask_leakage", everywhere, masked).raw > said("anime.mask_leakage", moving_THWC, masked).raw
+    still = np.repeat(moving_THWC[:1], 4, axis=0)
+    assert said("anime.mask_precision", still, masked).reason == "nothing_moves"
+    assert said("anime.mask_recall", still, masked).raw == 0
+
+
+def test_thread_count_changes_nothing(moving_THWC):
+    import cv2
+
+    first = [r.raw for r in score_sample(SAMPLE, CLASSICAL, footage=Footage.of_frames(moving_THWC))]
+    cv2.setNumThreads(4)
+    assert [r.raw for r in score_sample(SAMPLE, CLASSICAL, footage=Footage.of_frames(moving_THWC))] == first
+    assert cv2.getNumThreads() == 4
+
+
+def test_likeness_falls_when_another_clip_shows_through(moving_THWC):
+    pytest.importorskip("torch")
+    other = moving_THWC[:, ::-1, ::-1, ::-1]
+    for name, kind in (("anime.image_video", "replace"), ("anime.character", "swap")):
+        clean = said(name, moving_THWC)
+        assert said(name, corrupt(moving_THWC, kind, 5, other_THWC=other)).raw < clean.raw
+        assert clean.weights_sha256
+
+
+def test_every_metric_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    assert [name for name in METRICS if f"`{name}`" not in page] == []
