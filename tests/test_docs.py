@@ -116,6 +116,13 @@ def test_files_page_lists_the_fields_of(record: str):
     assert table_fields(record) == {field.name for field in dataclasses.fields(getattr(records, record))}
 
 
+def test_files_page_lists_the_fields_of_scores():
+    from anisora.evaluation.records import MetricRecord
+
+    listed = table_fields("Scores")
+    assert {field.name for field in dataclasses.fields(MetricRecord)} <= listed
+
+
 def test_the_example_of_anisora_json_is_valid(tmp_path: Path):
     from anisora.models.checkpoint import read_info
     from anisora.models.tiny import write_tiny_checkpoint
