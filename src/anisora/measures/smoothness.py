@@ -26,11 +26,12 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
     registration: how far, in pixels and over the step, a drawing lies off the middle of its neighbours
     jitter:       the way over what it comes to, along the flow
     disorder:     differences of neighbours over those of drawings `LAG` apart
-    flicker:      how far the median block's brightness is off the middle of its neighbours in time
+    returns:      how near the next but one is, against the next, at the worst fifth of the steps
+    flicker:      how far the median block's brightness is off the middle of its neighbours in time, over the contrast
     curvature:    how far flow changes from step to step, over its length
     shake:        the change of the camera's step, in pixels
     jump:         the largest step over the middle one
-    freeze:       the longest hold, as a share of the clip
+    freeze:       the longest hold beyond the middle one, as a share of the clip
     All are logarithms but the last. `registration_px` is that error in pixels, for showing.
     """
     if len(footage) < LAG + 1:
@@ -38,7 +39,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
     if footage.is_blank:
         return "blank"
     if len(footage.drawings) < LAG + 1:
-        return "nothing_moves"
+        return "nothing_moves" if len(footage.drawings) == 1 else "few_drawings"
     registration_px, registration = _registration(footage)
     near, far = _lagged(footage, footage.luma_THW, 1), _lagged(footage, footage.luma_THW, LAG)
     return {
@@ -46,6 +47,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
         "registration": float(np.log(registration)),
         "jitter": _jitter(footage),
         "disorder": float(np.log((near.mean() + 0.01) / (far.mean() + 0.01))),
+        "returns": _returns(footage),
         "flicker": _flicker(footage),
         "curvature": _curvature(footage),
         "shake": _shake(footage),
@@ -87,11 +89,23 @@ def _lagged(footage: Footage, values_T: NDArray[np.float32], lag: int) -> NDArra
     return np.array([np.abs(values_T[run[-1]] - values_T[run[0]]).mean() for run in footage.in_runs(lag + 1)])
 
 
+def _returns(footage: Footage) -> float:
+    """How much nearer the next drawing but one is than the next, as log, at the worst fifth: what moves on, moves away,
+    and what trembles or is out of order comes back."""
+    luma = footage.luma_THW
+    ratios = [
+        2 * np.abs(luma[c] - luma[a]).mean() / (np.abs(luma[b] - luma[a]).mean() + np.abs(luma[c] - luma[b]).mean())
+        for a, b, c in footage.in_runs(3)
+    ]
+    return float(-np.log(np.percentile(ratios, 20) + 0.05))
+
+
 def _flicker(footage: Footage) -> float:
-    """How far the median block departs from the middle of its neighbours in time, in grey levels, as log."""
+    """How far the median block departs from the middle of its neighbours in time, over the contrast, as log."""
     blocks = footage.blocks_Tyx
     bends = [np.median(np.abs(blocks[a] - 2 * blocks[b] + blocks[c])) for a, b, c in footage.in_runs(3)]
-    return float(np.log(np.mean(bends) + 0.05))
+    contrast = float(footage.luma_THW[footage.drawings[0]].std())
+    return float(np.log(np.mean(bends) / (contrast + 3) + 0.001))
 
 
 def _curvature(footage: Footage) -> float:
@@ -118,9 +132,9 @@ def _shake(footage: Footage) -> float:
 
 
 def _longest_hold(footage: Footage) -> float:
-    """The longest time without a new drawing, as a share of the clip."""
-    ends = np.diff([*footage.drawings, len(footage)])
-    return float(ends.max() / len(footage))
+    """How much longer than the middle hold the longest is, as a share of the clip."""
+    holds = np.diff([*footage.drawings, len(footage)])
+    return float((holds.max() - np.median(holds)) / len(footage))
 
 
 def held_share(footage: Footage) -> float:
