@@ -182,7 +182,8 @@ def _jpeg(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
     import cv2
 
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(_at(severity, 40, 25, 15, 9, 5))]
-    return np.stack([cv2.imdecode(cv2.imencode(".jpg", frame, quality)[1], cv2.IMREAD_COLOR) for frame in frames])
+    saved = [cv2.imencode(".jpg", frame, quality)[1] for frame in frames]
+    return np.stack([np.asarray(cv2.imdecode(picture, cv2.IMREAD_COLOR)) for picture in saved])
 
 
 def _wash(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:

@@ -20,7 +20,11 @@ from anisora.evaluation.records import MetricRecord
 #: Features that a head may use, with the sign of their weight; 0 leaves it open.
 FEATURES: dict[str, dict[str, int]] = {
     "anime.smoothness": dict.fromkeys(
-        ("registration", "jitter", "disorder", "returns", "flicker", "curvature", "shake", "jump", "freeze"), -1
+        (
+            "registration", "registration_px", "jitter", "disorder", "returns", "flicker", "curvature", "shake", "jump",
+            "freeze",
+        ),
+        -1,
     ),
     "anime.appeal": {
         "edge_fine": 1, "detail_fine": 0, "sharpest_log": 1, "grain_log": 0, "flat_share": 0, "shading_share": 0,

@@ -89,8 +89,8 @@ def score_sample(
                 footage = Footage.read(sample.video)
             except WriteFailed:
                 raise
-            except AnisoraError as reason:
-                problem = reason
+            except AnisoraError as caught:
+                problem = caught
         for name in metrics:
             started = time.process_time()
             if footage is None:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,16 @@ def _variants(name: str, clean: NDArray[np.uint8], other: NDArray[np.uint8] | No
         corruption = CORRUPTIONS[kind]
         own = tuple(m for m in plan.metrics if plan.matrix or m in (corruption.dimension, corruption.spares))
         for severity in plan.severities:
-
-            def spoil(kind: str = kind, severity: int = severity) -> Footage:
-                return Footage.of_frames(corrupt(clean, kind, severity, other_THWC=other))
-
             if own:
-                yield _Variant(clip=name, kind=kind, severity=severity, metrics=own, make=spoil)
+                make = partial(_spoiled, clean, kind, severity, other)
+                yield _Variant(clip=name, kind=kind, severity=severity, metrics=own, make=make)
     if plan.invariances:
-        for kind, make in INVARIANCES.items():
-            yield _Variant(clip=name, kind=kind, severity=0, metrics=plan.metrics, make=lambda make=make: make(clean))
+        for kind, change in INVARIANCES.items():
+            yield _Variant(clip=name, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean))
+
+
+def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None) -> Footage:
+    return Footage.of_frames(corrupt(clean, kind, severity, other_THWC=other))
 
 
 def _scored(variant: _Variant, metrics: Sequence[str]) -> Iterator[MetricRecord]:

@@ -13,8 +13,9 @@ from anisora.measures.appearance import picture_features
 from anisora.measures.footage import Footage
 from anisora.measures.similarity import luma
 
-#: The scales, as blur radii in pixels, whose detail is compared.
-SCALES_PX = (0.7, 1.4, 2.8)
+#: What is finer than the first blur radius, in pixels, is fine detail; what lies between the other two is coarse. Far
+#: apart, so that blur takes the one long before the other, also of a clip that was small to begin with.
+FINE_PX, COARSE_PX = 1.5, (3.0, 10.0)
 
 
 def appeal_features(footage: Footage) -> dict[str, float] | str:
@@ -31,15 +32,11 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
 
 
 def _fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
-    """log ratios of the 99th and the 50th percentile of band-pass detail, fine over coarse."""
+    """log ratios of the 99th and of the 50th percentile of band-pass detail, fine over coarse."""
     import cv2
 
     grey = luma(frame_HWC)
-    blurred = [cv2.GaussianBlur(grey, (0, 0), sigma) for sigma in SCALES_PX]
-    fine, coarse = np.abs(grey - blurred[0]), np.abs(blurred[1] - blurred[2])
-    strong, middling = (
-        (np.percentile(fine, q) + 0.2 for q in (99, 50)),
-        (np.percentile(coarse, q) + 0.2 for q in (99, 50)),
-    )
-    edge, detail = (float(np.log(a / b)) for a, b in zip(strong, middling, strict=True))
-    return edge, detail
+    fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), FINE_PX))
+    coarse = np.abs(cv2.GaussianBlur(grey, (0, 0), COARSE_PX[0]) - cv2.GaussianBlur(grey, (0, 0), COARSE_PX[1]))
+    strong, middling = ((np.percentile(fine, q) + 0.02) / (np.percentile(coarse, q) + 1) for q in (99, 50))
+    return float(np.log(strong)), float(np.log(middling))

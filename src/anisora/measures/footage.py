@@ -58,11 +58,12 @@ class Footage:
         from anisora.media.reader import iter_frames, probe
 
         notes: list[str] = []
-        frames, size = [], (0, 0)
+        frames: list[NDArray[np.uint8]] = []
+        size = (0, 0)
         for frame in iter_frames(path, threads=1, notes=notes):
             if len(frames) == MAX_FRAMES:
                 raise BadVideo("a clip too long to score", got=f"over {MAX_FRAMES} frames", hint="single shots")
-            size = frame.rgb_HWC.shape[1::-1]
+            size = (frame.rgb_HWC.shape[1], frame.rgb_HWC.shape[0])
             frames.append(resized(frame.rgb_HWC, LOOK_PX))
         if len({frame.shape for frame in frames}) > 1:
             raise BadVideo("the picture changes its size within the clip", got=path, expected="one size")

@@ -65,7 +65,8 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
     frames = [footage.frames_THWC[i] for i in footage.deep_moments]
     maps = _maps([_matched(frame, frames[0]) for frame in frames])[0]
     places_TCN = maps.flatten(2)
-    figure_TN = np.stack([_figure(footage, i, tuple(maps.shape[-2:])).ravel() for i in footage.deep_moments])
+    grid = (maps.shape[2], maps.shape[3])
+    figure_TN = np.stack([_figure(footage, i, grid).ravel() for i in footage.deep_moments])
     values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(frames))])
     return {"mean": _log_rest(values.mean()), "worst": _log_rest(values.min())}
 

@@ -66,7 +66,7 @@ def _registration(footage: Footage) -> tuple[float, float]:
     for before, t, after in footage.in_runs(3):
         way = footage.flow(before, after)
         luma = footage.luma_THW
-        middle = (pull(luma[before], -way / 2) + pull(luma[after], way / 2)) / 2
+        middle = (pull(luma[before], -0.5 * way) + pull(luma[after], 0.5 * way)) / 2
         slope = np.hypot(*np.gradient(luma[t])).mean()
         errors.append(float(np.abs(middle - luma[t]).mean() / (slope + 0.5)))
         steps.append(float(np.linalg.norm(way, axis=-1).mean()) / 2)
