@@ -9,6 +9,7 @@ import pytest
 
 from anisora.errors import BadInput
 from anisora.evaluation.calibration import head_score, head_value
+from anisora.evaluation.calibration import table as shipped
 from anisora.evaluation.fitting import FEATURES, fit_table
 from anisora.evaluation.records import MetricRecord
 from anisora.evaluation.validation import Plan, clip_use, figures, validate
@@ -61,7 +62,7 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
             for severity in severities:
                 records += marked(f"c{number}", kind, severity, use)
     table = fit_table(records)
-    assert table["fitted_on"]["clips"] == [f"c{n}" for n in range(8)]
+    assert table[SMOOTH]["fitted_on"]["clips"] == [f"c{n}" for n in range(8)]
     head = table[SMOOTH]
     weights = {name: part["weight"] for name, part in head["features"].items()}
     assert weights["jitter"] < -0.5
@@ -73,6 +74,7 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
         for key in (("clean", 0), ("flicker", 5))
     )
     assert min(clean) > max(worst)
+    assert fit_table([r for r in records if r.metric == SMOOTH])["anime.appeal"] == shipped()["anime.appeal"]
     with pytest.raises(BadInput, match="too few clips"):
         fit_table(records[:30])
 

@@ -1,8 +1,8 @@
 """From what is measured to scores from 0 to 100: the heads and scales of the bundled backend, kept as a versioned table.
 
-A head weighs features that each have their place and spread: its value is the log-odds that a clip is sound. The table
-(`calibration.yaml`) says what it was fitted on; `anisora evaluate validate --fit` writes a new one. Metrics know nothing
-of how clips are spoiled for that fit.
+A head weighs features that each have their place and spread: its value is the log-odds that a clip is sound. Each entry
+of the table (`calibration.yaml`) says what it was fitted on; `anisora evaluate validate --fit` writes a new table. Metrics
+know nothing of how clips are spoiled for that fit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TABLE = Path(__file__).with_name("calibration.yaml")
 
 @cache
 def table() -> dict[str, Any]:
-    """The table that ships: `version`, `fitted_on`, and an entry for each metric."""
+    """The table that ships: `version`, and an entry for each metric."""
     import yaml
 
     return yaml.safe_load(TABLE.read_text())

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anisora.errors import BadInput
+from anisora.evaluation.calibration import table
 from anisora.evaluation.corruptions import CORRUPTIONS
 from anisora.evaluation.records import MetricRecord
 
@@ -22,7 +24,7 @@ FEATURES: dict[str, dict[str, int]] = {
     "anime.smoothness": dict.fromkeys(
         (
             "registration", "registration_px", "jitter", "disorder", "returns", "flicker", "curvature", "shake", "jump",
-            "freeze",
+            "softness", "freeze",
         ),
         -1,
     ),
@@ -36,6 +38,9 @@ FEATURES: dict[str, dict[str, int]] = {
 
 #: How much falling with severity, sparing, and small weights count beside telling clean from spoiled.
 PAIRS, SPARED, SMALL = 1.0, 0.5, 0.02
+
+#: Fewer clips say nothing about scenes that were not seen.
+LEAST_CLIPS = 4
 
 #: The median clean clip gets 100 / (1 + exp(-CLEAN)), 88.
 CLEAN = 2.0
@@ -52,19 +57,31 @@ class _Rows:
 
 
 def fit_table(records: Sequence[MetricRecord]) -> dict[str, Any]:
-    """A calibration table from the records of a validation. Raises BadInput where a dimension has too few."""
+    """A calibration table from the records of a validation; what was not measured keeps its entry of the table in use.
+
+    Raises BadInput where a dimension was measured on too few clips.
+    """
     usable = [
         r for r in records
         if r.params.get("clip_use") == "fitting" and r.params.get("kind_use") == "fitting" and r.score is not None
     ]  # fmt: skip
-    clips = sorted({r.params["clip"] for r in usable})
-    heads = {metric: _fit_head(metric, [r for r in usable if r.metric == metric]) for metric in FEATURES}
-    moved = [r.raw for r in usable if r.metric == "anime.motion" and r.params["kind"] == "clean"]
-    return {
-        "fitted_on": {"clips": clips, "corruptions": sorted({r.params["kind"] for r in usable} - {"clean"})},
-        "anime.motion": {"half": _rounded(float(np.median(np.array(moved, float))))},
-        **heads,
-    }
+    by_metric = {name: [r for r in usable if r.metric == name] for name in ("anime.motion", *FEATURES)}
+    fits = {"anime.motion": _fit_motion} | {name: partial(_fit_head, name) for name in FEATURES}
+    fitted = {name: fits[name](own) | _fitted_on(own) for name, own in by_metric.items() if own}
+    return {"version": table()["version"] + 1, **{name: fitted.get(name, table()[name]) for name in by_metric}}
+
+
+def _fitted_on(records: Sequence[MetricRecord]) -> dict[str, Any]:
+    kinds = {r.params["kind"] for r in records} - {"clean"}
+    return {"fitted_on": {"clips": sorted({r.params["clip"] for r in records}), "corruptions": sorted(kinds)}}
+
+
+def _fit_motion(records: Sequence[MetricRecord]) -> dict[str, Any]:
+    """The motion that scores 50: the median of clean clips."""
+    moved = [r.raw for r in records if r.params["kind"] == "clean" and r.raw is not None]
+    if len(moved) < LEAST_CLIPS:
+        raise BadInput("too few clips to fit anime.motion", got=len(moved), expected=f"{LEAST_CLIPS} or more")
+    return {"half": _rounded(float(np.median(moved)))}
 
 
 def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
@@ -73,8 +90,8 @@ def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
     signs = FEATURES[metric]
     by_key = {(r.params["clip"], r.params["kind"], r.params["severity"]): _vector(r, signs) for r in records}
     clean = {clip: x for (clip, kind, _), x in by_key.items() if kind == "clean"}
-    if len(clean) < 4:
-        raise BadInput(f"too few clips to fit {metric}", got=len(clean), expected="4 or more marked for fitting")
+    if len(clean) < LEAST_CLIPS:
+        raise BadInput(f"too few clips to fit {metric}", got=len(clean), expected=f"{LEAST_CLIPS} or more for fitting")
     values = np.array(list(by_key.values()))
     center, scale = np.median(np.array(list(clean.values())), axis=0), np.maximum(values.std(axis=0), 1e-3)
     rows = _rows(metric, {key: (x - center) / scale for key, x in by_key.items()})

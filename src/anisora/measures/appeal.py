@@ -27,11 +27,11 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     if footage.is_blank:
         return "blank"
     frames_THWC = footage.frames_THWC[footage.deep_moments]
-    ratios = np.array([_fine_over_coarse(frame) for frame in frames_THWC]).mean(axis=0)
+    ratios = np.array([fine_over_coarse(frame) for frame in frames_THWC]).mean(axis=0)
     return picture_features(frames_THWC) | {"edge_fine": float(ratios[0]), "detail_fine": float(ratios[1])}
 
 
-def _fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
+def fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
     """log ratios of the 99th and of the 50th percentile of band-pass detail, fine over coarse."""
     import cv2
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from anisora.measures.appeal import fine_over_coarse
 from anisora.measures.flow import pull
-from anisora.measures.footage import Footage
+from anisora.measures.footage import Footage, spread
 
 #: Near and far, in drawings.
 LAG = 3
@@ -31,6 +32,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
     curvature:    how far flow changes from step to step, over its length
     shake:        the change of the camera's step, in pixels
     jump:         the largest step over the middle one
+    softness:     coarse edges over fine ones: blur hides what the others look for, and must not pay
     freeze:       the longest hold beyond the middle one, as a share of the clip
     All are logarithms but the last. `registration_px` is that error in pixels, for showing.
     """
@@ -52,6 +54,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
         "curvature": _curvature(footage),
         "shake": _shake(footage),
         "jump": float(np.log((near.max() + LEAST_LEVELS) / (np.median(near) + LEAST_LEVELS))),
+        "softness": _softness(footage),
         "freeze": _longest_hold(footage),
     }
 
@@ -129,6 +132,13 @@ def _shake(footage: Footage) -> float:
         first, second = (np.median(footage.flow(*pair), axis=(0, 1)) for pair in ((a, b), (b, c)))
         changes.append(float(np.linalg.norm(second - first)))
     return float(np.log(np.mean(changes) + 0.05))
+
+
+def _softness(footage: Footage) -> float:
+    """The strongest coarse edges over the strongest fine ones, as log, the mean over a few drawings."""
+    drawings = footage.drawings
+    few = [footage.frames_THWC[drawings[i]] for i in spread(len(drawings), 4)]
+    return -float(np.mean([fine_over_coarse(frame)[0] for frame in few]))
 
 
 def _longest_hold(footage: Footage) -> float:

@@ -161,12 +161,11 @@ def validate(
 def _fit(out: Path, target: Path) -> None:
     import yaml
 
-    from anisora.evaluation.calibration import table
     from anisora.evaluation.fitting import fit_table
     from anisora.evaluation.records import RESULTS, read_records
     from anisora.store import write_atomic
 
-    fitted = {"version": table()["version"] + 1, **fit_table(read_records(out / RESULTS))}
+    fitted = fit_table(read_records(out / RESULTS))
     write_atomic(target, yaml.safe_dump(fitted, sort_keys=False).encode())
     say(f"wrote {target}")
 
