@@ -19,7 +19,7 @@ from anisora.evaluation.calibration import table
 from anisora.evaluation.corruptions import CORRUPTIONS
 from anisora.evaluation.records import MetricRecord
 
-#: Features that a head may use, with the sign of their weight; 0 leaves it open.
+#: Features that a head may use, with the sign of their weight.
 FEATURES: dict[str, dict[str, int]] = {
     "anime.smoothness": dict.fromkeys(
         (
@@ -29,8 +29,8 @@ FEATURES: dict[str, dict[str, int]] = {
         -1,
     ),
     "anime.appeal": {
-        "edge_fine": 1, "detail_fine": 0, "sharpest_log": 1, "grain_log": 0, "flat_share": 0, "shading_share": 0,
-        "contrast": 1, "saturation": 1, "colorfulness_log": 1, "palette_log": 0, "blocking": -1,
+        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "contrast": 1, "saturation": 1, "colorfulness_log": 1,
+        "blocking": -1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1},
@@ -96,7 +96,7 @@ def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
     values = np.array(list(by_key.values()))
     center, scale = np.median(np.array(list(clean.values())), axis=0), np.maximum(values.std(axis=0), 1e-3)
     rows = _rows(metric, {key: (x - center) / scale for key, x in by_key.items()})
-    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0), 0: (None, None)}[sign] for sign in signs.values()]
+    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0)}[sign] for sign in signs.values()]
     start = np.array([1.0, *(0.5 * sign for sign in signs.values())])
     best = minimize(_loss, start, args=(rows,), method="L-BFGS-B", bounds=bounds).x
     odds = float(np.median(np.array([best[0] + (x - center) / scale @ best[1:] for x in clean.values()])))
