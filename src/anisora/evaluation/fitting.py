@@ -19,7 +19,7 @@ from anisora.evaluation.calibration import table
 from anisora.evaluation.corruptions import CORRUPTIONS
 from anisora.evaluation.records import MetricRecord
 
-#: Features that a head may use, with the sign of their weight; 0 leaves it open.
+#: Features that a head may use, with the sign of their weight.
 FEATURES: dict[str, dict[str, int]] = {
     "anime.smoothness": dict.fromkeys(
         (
@@ -29,15 +29,16 @@ FEATURES: dict[str, dict[str, int]] = {
         -1,
     ),
     "anime.appeal": {
-        "edge_fine": 1, "detail_fine": 0, "sharpest_log": 1, "grain_log": 0, "flat_share": 0, "shading_share": 0,
-        "contrast": 1, "saturation": 1, "colorfulness_log": 1, "palette_log": 0, "blocking": -1,
+        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "contrast": 1, "saturation": 1, "colorfulness_log": 1,
+        "blocking": -1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1},
 }  # fmt: skip
 
-#: How much falling with severity, sparing, and small weights count beside telling clean from spoiled.
-PAIRS, SPARED, SMALL = 1.0, 0.5, 0.02
+#: How much falling with severity, not rising where spared, not moving there at all, and small weights count beside telling
+#: clean from spoiled.
+PAIRS, RISE, MOVE, SMALL = 1.0, 4.0, 0.05, 0.02
 
 #: Fewer clips say nothing about scenes that were not seen.
 LEAST_CLIPS = 4
@@ -95,7 +96,7 @@ def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
     values = np.array(list(by_key.values()))
     center, scale = np.median(np.array(list(clean.values())), axis=0), np.maximum(values.std(axis=0), 1e-3)
     rows = _rows(metric, {key: (x - center) / scale for key, x in by_key.items()})
-    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0), 0: (None, None)}[sign] for sign in signs.values()]
+    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0)}[sign] for sign in signs.values()]
     start = np.array([1.0, *(0.5 * sign for sign in signs.values())])
     best = minimize(_loss, start, args=(rows,), method="L-BFGS-B", bounds=bounds).x
     odds = float(np.median(np.array([best[0] + (x - center) / scale @ best[1:] for x in clean.values()])))
@@ -145,6 +146,5 @@ def _loss(parameters: NDArray, rows: _Rows) -> float:
     )
     fallen = np.logaddexp(0, -4 * (rows.pairs[:, 0] - rows.pairs[:, 1]) @ weights).mean()
     change = (rows.spared[:, 1] - rows.spared[:, 0]) @ weights if len(rows.spared) else np.zeros(1)
-    # What must be spared may fall a little, but not rise.
-    spared = (np.maximum(change, 0) ** 2).mean() + 0.1 * (change**2).mean()
-    return float(told + PAIRS * fallen + SPARED * spared + SMALL * (weights**2).sum())
+    spared = RISE * (np.maximum(change, 0) ** 2).mean() + MOVE * (change**2).mean()
+    return float(told + PAIRS * fallen + spared + SMALL * (weights**2).sum())
