@@ -22,6 +22,8 @@ from anisora.errors import Failed, MissingExtra
 
 #: how long every actor may wait for a free core before the cluster counts as too small
 _START_S = 180.0
+#: within this time Ray knows what became of an actor that no longer answers
+_KNOWN_S = 45.0
 #: an actor that has waited so long for a core is late: where another one has nothing to do, that one takes its unit
 _LATE_S = 20.0
 #: so many actors in a row that end before their first word mean that none ever will start
@@ -209,7 +211,8 @@ class RayExecutor:
         assert unit is not None
         try:
             outcome: Outcome = self._ray.get(reference)
-        except self._ray.exceptions.RayError as reason:
+        except self._ray.exceptions.RayError as first:
+            reason = self._settled(worker, first)
             part, was_memory = read_note(worker.note)
             self._end(worker)
             lost = worker.is_false_start or _is_node_lost(reason)
@@ -235,6 +238,20 @@ class RayExecutor:
                 del self._busy[reference]
                 self._end(waiting)
                 self.submit(waiting.unit)
+
+    def _settled(self, worker: _Worker, reason: Exception) -> Exception:
+        """Why an actor is gone. "Unavailable" is what Ray says before it knows whether the process died or the machine."""
+        until = time.monotonic() + _KNOWN_S
+        while isinstance(reason, self._ray.exceptions.ActorUnavailableError) and time.monotonic() < until:
+            try:
+                self._ray.get(worker.actor.is_ready.remote(), timeout=_KNOWN_S)
+                break  # it was the line to it, which nobody is to blame for
+            except self._ray.exceptions.GetTimeoutError:
+                break
+            except self._ray.exceptions.RayError as later:
+                reason = later
+                time.sleep(0.2)
+        return reason
 
     def _stopped(self, reference: Any) -> Outcome:
         worker = self._busy.pop(reference)
