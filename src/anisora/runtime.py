@@ -47,6 +47,23 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def world_size() -> int:
+    """How many processes the launcher started; 1 alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_device(wanted: str | None = None) -> torch.device:
+    """`pick_device`, and among several processes on one machine each its own accelerator."""
+    import torch
+
+    device = pick_device(wanted)
+    if device.type == "cpu" or device.index is not None or world_size() == 1:
+        return device
+    device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+    torch.accelerator.set_device_index(device.index)
+    return device
+
+
 def peak_rss_bytes() -> int:
     """The largest resident set this process has had, in bytes."""
     import resource

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from anisora.errors import BadConfig, Diverged
+from anisora.errors import BadConfig, Diverged, WriteFailed
+from anisora.training.checkpoint import resume
 from anisora.training.loop import (
     LoopSettings,
     Task,
@@ -19,6 +20,7 @@ from anisora.training.loop import (
     load_averaged,
     train,
 )
+from anisora.training.parallel import World
 
 
 def regression(poison_at=None, kill_at=None):
@@ -78,7 +80,7 @@ def test_muon_steps_the_matrices_alone():
 
 def test_time_out_saves_and_says_unfinished(tmp_path):
     assert train(regression(), SETTINGS, tmp_path, max_minutes=0) is False
-    assert (tmp_path / "checkpoints" / "1" / "state.pt").exists()
+    assert (tmp_path / "checkpoints" / "1" / ".metadata").exists()
 
 
 def test_loss_falls(tmp_path):
@@ -122,3 +124,55 @@ def test_learning_rate_rises_stays_and_falls():
     assert rates[0] == pytest.approx(0.2)
     assert rates[5:28] == [1.0] * 23
     assert rates[39] == pytest.approx(1 / 12)
+
+
+def test_a_state_of_one_file_as_earlier_versions_wrote_it_is_resumed(tmp_path):
+    """The old format holds the same tensors, so the run goes on bit for bit."""
+    assert train(regression(), SETTINGS, tmp_path / "whole")
+    assert not train(regression(kill_at=17), SETTINGS, tmp_path / "old")
+    task = regression()
+    named = {f"map.{name}": p for name, p in task.modules["map"].named_parameters()}
+    average = {name: p.detach().clone() for name, p in named.items()}
+    optimisers = build_optimisers(named, task, SETTINGS)
+    assert resume(tmp_path / "old", named, average, optimisers, World()) == 18
+    state = {"model": {n: p.detach() for n, p in named.items()}, "average": average}
+    state["optimisers"] = [optimiser.state_dict() for optimiser in optimisers]
+    for path in (tmp_path / "old" / "checkpoints" / "18").iterdir():
+        path.unlink()
+    torch.save(state, tmp_path / "old" / "checkpoints" / "18" / "state.pt")
+    assert train(regression(), SETTINGS, tmp_path / "old")
+    whole, old = averaged_weights(tmp_path / "whole"), averaged_weights(tmp_path / "old")
+    assert all(torch.equal(whole[name], old[name]) for name in whole)
+
+
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
+    import resource
+
+    assert not train(regression(kill_at=9), SETTINGS, tmp_path)
+    before = averaged_weights(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))  # no file may grow beyond: writing fails as on a full disk
+    try:
+        with pytest.raises(WriteFailed, match="checkpoints/16 could not be written"):
+            train(regression(kill_at=15), replace(SETTINGS, log_every_steps=1000), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
+    after = averaged_weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_loss_in_parts_is_their_sum(tmp_path):
+    def halves(task):
+        def loss(step, generator):
+            x = torch.randn(8, 3, generator=generator)
+            for part in x.split(2):
+                yield (task.modules["map"](part) - part[:, :2]).square().sum() / 16, {}
+
+        return Task(name="halves", modules=task.modules, loss=loss)
+
+    train(regression(), replace(SETTINGS, steps=3), tmp_path / "whole")
+    train(halves(regression()), replace(SETTINGS, steps=3), tmp_path / "parts")
+    whole, parts = averaged_weights(tmp_path / "whole"), averaged_weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)

@@ -10,7 +10,7 @@ import torch
 from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, fit_linear_code, pixels
 from anisora.training.corpus import CorpusSettings, draw, open_corpus
-from anisora.training.denoiser import DenoiserSettings, draw_area, plan_example
+from anisora.training.examples import ConditionSettings, draw_area, draw_plan
 from anisora.training.run import load_config, main
 
 RECIPE = Path(__file__).parents[2] / "configs" / "bundled.yaml"
@@ -96,7 +96,7 @@ def test_linear_code_is_the_best_one_of_its_rank(buckets):
 def test_motion_area_examples_give_the_still_outside(buckets):
     video_TCHW = pixels(buckets[0].video_NTHWC[:1].copy())[0].transpose(0, 1)
     rng = np.random.default_rng(0)
-    plan = plan_example(video_TCHW, DenoiserSettings(motion_area_prob=1.0), rng)
+    plan = draw_plan(video_TCHW, ConditionSettings(guide_dropout=0.0, motion_area_prob=1.0), rng)
     area = draw_area(video_TCHW, rng)
     assert area.shape == (1, 32, 32)
     assert set(area.unique().tolist()) <= {0.0, 1.0}

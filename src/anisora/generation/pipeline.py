@@ -127,9 +127,11 @@ class AniSoraCogVideoXPipeline(ShotMixin, CogVideoXImageToVideoPipeline):
         # Stock draws the guide's latents from the posterior with the same generator; so do we, and the noise agrees.
         conditions = self._shot.encode(generator[0] if isinstance(generator, list) else generator)
         padding = self._padding_latent_frames(conditions.latent_BCFYX.shape[2])
-        condition_BFCYX = _padded(conditions.latent_BCFYX, padding).transpose(1, 2).to(device, dtype)
+        condition_BFCYX = padded_condition(conditions.latent_BCFYX, padding).transpose(1, 2).to(device, dtype)
         if self.mask_projection is not None:
-            self._shot.add_mask(self.transformer, self.mask_projection, _padded(conditions.mask_BMFYX, padding))
+            self._shot.add_mask(
+                self.transformer, self.mask_projection, padded_condition(conditions.mask_BMFYX, padding)
+            )
         shape = (batch_size, condition_BFCYX.shape[1], num_channels_latents, *condition_BFCYX.shape[3:])
         noise_BFCYX = _noise(shape, generator, device, dtype, latents) * self.scheduler.init_noise_sigma
         return noise_BFCYX, condition_BFCYX.expand(batch_size, -1, -1, -1, -1)
@@ -216,7 +218,7 @@ def _noise(
     return latents.to(device, dtype)
 
 
-def _padded(x_BCFYX: torch.Tensor, padding: int) -> torch.Tensor:
+def padded_condition(x_BCFYX: torch.Tensor, padding: int) -> torch.Tensor:
     """CogVideoX 1.5 repeats the first frame in front and shows the guide in the first copy only; zeros fill the others."""
     first, rest = x_BCFYX[:, :, :1], x_BCFYX[:, :, 1:]
     return torch.cat([first, torch.zeros_like(first).expand(-1, -1, padding, -1, -1), rest], dim=2)

@@ -268,7 +268,7 @@ def cost_of(info: Any, **shot: Any) -> Cost:
         read_json(Path(info.path) / "transformer" / "config.json"),
         text_tokens=info.max_text_tokens,
     )
-    return estimate(network, _params_here(Path(info.path)), info.strides, **{**_native(info), **shot})
+    return estimate(network, params_here(Path(info.path)), info.strides, **{**_native(info), **shot})
 
 
 #: what a public checkpoint makes where the catalog does not say: family -> native shot, recipe
@@ -309,7 +309,7 @@ def _native(info: Any) -> dict[str, Any]:
     }
 
 
-def _params_here(folder: Path) -> dict[str, int]:
+def params_here(folder: Path) -> dict[str, int]:
     """Parameters by component, from the headers of a checkpoint's weights."""
     from anisora.models.verify import safetensors_shapes, tensor_files
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from anisora import geometry, settings
@@ -211,9 +212,9 @@ def _inputs(request: Request) -> Iterator[tuple[str, str, type[BadInput]]]:
 
 
 def _content_sha256(path: str, what: str, error: type[BadInput]) -> str:
-    """The hash of a file, or of a folder's files in the order of their names (a picture sequence)."""
+    """The hash of a file, or of all files under a folder in the order of their names (a picture sequence)."""
     if os.path.isdir(path):
-        names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+        names = sorted(str(entry.relative_to(path)) for entry in Path(path).rglob("*") if entry.is_file())
         return content_hash({name: sha256_file(os.path.join(path, name)) for name in names})
     return sha256_file(existing_file(path, error, what))
 

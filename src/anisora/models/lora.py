@@ -30,28 +30,44 @@ def load_lora(pipeline: Any, path: str | Path, scale: float = 1.0, experts: Sequ
     """Lays the LoRA at `path` (a .safetensors file, or a folder with one) over the pipeline at `scale`; adds to those there.
 
     diffusers', the original Wan and musubi's spellings are read. It goes into every expert, or into those named (of
-    "transformer", "transformer_2"). Raises BadRequest for a missing file or an unknown expert; BadCheckpoint for a file
-    that is no LoRA, whose shapes do not fit, or none of whose modules the network has.
+    "transformer", "transformer_2"); where a folder holds `transformer_2/`, each expert gets its own. Raises BadRequest for
+    a missing file or an unknown expert; BadCheckpoint for a file that is no LoRA, whose shapes do not fit, or none of
+    whose modules the network has.
     """
-    file = _lora_file(Path(path))
-    networks = _networks(pipeline, experts)
-    modules = _modules(pipeline, file)
-    network = getattr(pipeline, networks[0])
-    matched = [name for name in modules if _submodule(network, name) is not None]
-    _check_matched(file, network, modules, matched)
-    name = _free_name(pipeline, file.stem)
-    for target in networks:
+    files = _files(Path(path), _networks(pipeline, experts))
+    modules_by_file = {file: _modules(pipeline, file) for file in dict.fromkeys(files.values())}
+    matched: dict[str, None] = {}
+    for target, file in files.items():
+        network, modules = getattr(pipeline, target), modules_by_file[file]
+        found = [name for name in modules if _submodule(network, name) is not None]
+        _check_matched(file, network, modules, found)
+        matched |= dict.fromkeys(found)
+    name = _free_name(pipeline, next(iter(files.values())).stem)
+    for target, file in files.items():
         more = {"load_into_transformer_2": True} if target == "transformer_2" else {}
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name, **more)
     _set_scales(pipeline, name, scale)
     return LoraReport(
         name=name,
-        path=str(file),
+        path=str(path),
         scale=scale,
-        networks=tuple(networks),
+        networks=tuple(files),
         matched=tuple(matched),
-        unmatched=tuple(sorted(set(modules) - set(matched))),
+        unmatched=tuple(sorted({name for modules in modules_by_file.values() for name in modules} - set(matched))),
     )
+
+
+def _files(path: Path, networks: list[str]) -> dict[str, Path]:
+    """network -> its file: the one there is, or for the second of two experts that of its own folder."""
+    second = path / "transformer_2"
+    if not second.is_dir():
+        return dict.fromkeys(networks, _lora_file(path))
+    files = {"transformer_2": _lora_file(second)} if "transformer_2" in networks else {}
+    if "transformer" in networks and list(path.glob("*.safetensors")):
+        files = {"transformer": _lora_file(path), **files}
+    if not files:
+        raise BadRequest("a LoRA for another expert", got=str(second), expected=f"one for {' or '.join(networks)}")
+    return files
 
 
 def _lora_file(path: Path) -> Path:

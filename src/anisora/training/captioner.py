@@ -33,7 +33,8 @@ from anisora.files import existing_file, write_atomic
 from anisora.measures.clip import ClipView
 from anisora.settings import plain, read, setting
 from anisora.store import canonical_json, read_jsonl
-from anisora.training.loop import LoopSettings, Task, load_averaged, train
+from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
+from anisora.training.order import permuted
 
 #: Linear layers of the language model, by name's end; with `vision` also those of the picture encoder and its merger.
 _LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -84,7 +85,11 @@ def main(config: CaptionerConfig, *, max_minutes: float = math.inf) -> Path | No
     """
     out = Path(config.output)
     pairs = read_pairs(config.pairs, config.task)
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _train(config, pairs, out, max_minutes)
+
+
+def _train(config: CaptionerConfig, pairs: list[Pair], out: Path, max_minutes: float) -> Path | None:
     write_atomic(out / "run.json", (canonical_json(plain(config)) + "\n").encode())
     vlm = with_lora(load(config.model), config.lora, seed=config.seed, is_checkpointing=config.is_checkpointing)
     task = captioner_task(vlm, pairs, config)
@@ -156,12 +161,7 @@ def captioner_task(vlm: VisionLanguage, pairs: list[Pair], config: CaptionerConf
 def _drawn(step: int, num_pairs: int, config: CaptionerConfig) -> list[int]:
     """The pairs of a step: every epoch goes through all of them once, in an order of its own."""
     places = range(step * config.batch, (step + 1) * config.batch)
-    return [int(_order(config.seed, place // num_pairs, num_pairs)[place % num_pairs]) for place in places]
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, num_pairs: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch)).permutation(num_pairs)
+    return [permuted(place % num_pairs, num_pairs, f"{config.seed}/{place // num_pairs}") for place in places]
 
 
 def _asks(settings: CaptionSettings) -> Callable[[str], Ask]:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from anisora.conditioning.encode import encode, static_target
-from anisora.conditioning.plan import ConditionPlan, plan_from_tensors
-from anisora.conditioning.strategy import sample_guides
 from anisora.models.codec import Codec
 from anisora.training.codec import pixels
 from anisora.training.corpus import Bucket, cut, draw, jitter_colors, numpy_rng
+from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
 from anisora.training.text import embed, tokenize
@@ -74,29 +71,14 @@ def build_denoiser(settings: DenoiserSettings, z_dim: int) -> WanTransformer3DMo
     )
 
 
-def plan_example(video_TCHW: Tensor, settings: DenoiserSettings, rng: np.random.Generator) -> ConditionPlan:
-    """Guides by the mask strategy, or a motion area around frame 0 with or without more guides, drawn for one clip."""
-    frames = sample_guides(len(video_TCHW), rng, k_max=settings.k_max)
-    if rng.random() >= settings.motion_area_prob:
-        return plan_from_tensors(video_TCHW, guide_frames=frames)
-    frames = sorted({0, *frames}) if rng.random() < 0.3 else [0]
-    return plan_from_tensors(video_TCHW, guide_frames=frames, motion_T1HW=draw_area(video_TCHW, rng)[None])
-
-
-def draw_area(video_TCHW: Tensor, rng: np.random.Generator) -> Tensor:
-    """A motion area [1, H, W] in {0, 1}: what changes in the clip, grown a little, or an ellipse anywhere.
-
-    Where nearly everything changes (a moving camera) the ellipse is used: an area that holds all teaches nothing.
-    """
-    _, _, h, w = video_TCHW.shape
-    changes = ((video_TCHW - video_TCHW[:1]).abs().amax((0, 1)) > 0.2).float()[None]
-    grow = 2 * int(rng.integers(1, 6)) + 1
-    area = functional.max_pool2d(changes[None], grow, stride=1, padding=grow // 2)[0]
-    if 0.02 < float(area.mean()) < 0.7 and rng.random() < 0.6:
-        return area
-    y, x = torch.meshgrid(torch.arange(h) / h, torch.arange(w) / w, indexing="ij")
-    (cy, cx), (ry, rx) = rng.uniform(0.3, 0.7, 2), rng.uniform(0.2, 0.5, 2)
-    return ((((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2) < 1).float()[None]
+def conditions_of(settings: DenoiserSettings) -> ConditionSettings:
+    """What a denoiser trained from scratch is given."""
+    return ConditionSettings(
+        k_max=settings.k_max,
+        guide_dropout=0.0,
+        text_dropout=settings.text_dropout,
+        motion_area_prob=settings.motion_area_prob,
+    )
 
 
 def denoiser_task(
@@ -120,7 +102,7 @@ def denoiser_task(
         stride = 2 if step < settings.half_rate_steps else 1
         with torch.no_grad():
             video_BCTHW = jitter_colors(pixels(cut(video_NTHWC, length, stride, rng)), settings.jitter_prob, rng)
-            plans = [plan_example(video_TCHW, settings, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
+            plans = [draw_plan(video_TCHW, conditions_of(settings), rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
             clean = static_target(codec.encode(video_BCTHW), plans, codec)

@@ -1,4 +1,5 @@
-"""The loop: steps, learning rate, EMA, log, checkpoints, resume. It knows nothing of what is being trained.
+"""The loop: steps, learning rate, EMA, log, checkpoints, resume, in one process or several. It knows nothing of what is
+being trained.
 
 A task is a dict of modules and a function from a step's generator to a loss. Every step draws from a generator seeded by
 (seed, step), so a resumed run draws what an uninterrupted one would have drawn, and no generator needs saving.
@@ -6,9 +7,9 @@ A task is a dict of modules and a function from a step's generator to a loss. Ev
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from anisora.errors import BadConfig, Diverged
+from anisora.training import checkpoint
+from anisora.training.checkpoint import averaged_weights, load_averaged
+from anisora.training.parallel import World, local, whole
+
+__all__ = [
+    "LoopSettings",
+    "Task",
+    "averaged_weights",
+    "build_optimisers",
+    "learning_rate_factor",
+    "load_averaged",
+    "locked",
+    "train",
+]
+
+#: a loss, and figures to log with it
+Loss = tuple[Tensor, dict[str, Any]]
+_ALONE = World()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +69,20 @@ class LoopSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is trained: modules by name, a loss for one step, and what to call when it is over."""
+    """What is trained: modules by name, and a loss for one step.
+
+    The loss may come in parts, yielded one by one, whose sum it is: each is turned into gradients before the next one is
+    computed, so that one part's activations are in memory at a time. Of several processes each gives the mean over its own
+    samples, as many as the others have.
+    """
 
     name: str
     modules: dict[str, nn.Module]
-    loss: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
-    samples_per_step: int
+    loss: Callable[[int, torch.Generator], Loss | Iterator[Loss]]
+    samples_per_step: int | None = None
+    """Where every step shows as many; else the loss gives figures of its own."""
+    rate: Callable[[int], float] = lambda step: 1.0
+    """Times the learning rate of a step."""
     matrices: Callable[[str], bool] = lambda name: False
     """Which parameters, by `module.name`, are matrices inside a transformer's blocks."""
 
@@ -89,11 +116,19 @@ def build_optimisers(
     return optimisers
 
 
-def train(task: Task, settings: LoopSettings, folder: Path, *, seed: int = 0, max_minutes: float = math.inf) -> bool:
+def train(
+    task: Task,
+    settings: LoopSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    max_minutes: float = math.inf,
+    world: World = _ALONE,
+) -> bool:
     """True when all steps are done, False when time or a signal ended them early; run again to go on.
 
-    Writes `folder/log.jsonl` and `folder/checkpoints/STEP/state.pt` (the newest only). Raises Diverged when the loss is
-    not finite; the last good checkpoint stays.
+    Writes `folder/log.jsonl` and `folder/checkpoints/STEP/` (the newest only). Raises Diverged when the loss is not
+    finite; the last good checkpoint stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     named = {f"{part}.{name}": p for part, module in task.modules.items() for name, p in module.named_parameters()}
@@ -101,107 +136,99 @@ def train(task: Task, settings: LoopSettings, folder: Path, *, seed: int = 0, ma
     optimisers = build_optimisers(trained, task, settings)
     full_rates = [optimiser.defaults["lr"] for optimiser in optimisers]
     average = {name: p.detach().clone() for name, p in trained.items()}
-    first_step = _resume(folder, trained, average, optimisers)
-    _trim_log(folder, first_step)
+    first_step = checkpoint.resume(folder, trained, average, optimisers, world)
+    if world.is_first:
+        _trim_log(folder, first_step)
     started = saved = time.monotonic()
-    with _stop_requested() as stop, _progress(task.name, first_step, settings.steps) as advance:
+    with _stop_requested() as stop, _progress(task.name, first_step, settings.steps, world.is_first) as advance:
         for step in range(first_step, settings.steps):
             begun = time.monotonic()
-            loss, extra = task.loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
-            if not torch.isfinite(loss):
-                raise Diverged(
-                    f"the loss of {task.name} is not finite at step {step}",
-                    got=loss.item(),
-                    expected="a number",
-                    hint="a lower learning_rate; the last good checkpoint is kept",
-                )
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(trained.values(), settings.clip_norm)
+            own_loss, extra = _backward(task, step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+            now = time.monotonic()
+            # Time and signals reach the processes apart; one asking is enough, and all do the same.
+            loss, asked, due = world.summed(
+                own_loss / world.size,
+                now - started > max_minutes * 60 or stop(),
+                now - saved > settings.save_every_minutes * 60,
+            )
+            norm = _clip(trained, settings.clip_norm)
+            _check_finite(f"the loss of {task.name} at step {step}", loss, folder)
+            _check_finite(f"the gradient of {task.name} at step {step}", norm, folder)
+            if due and step > first_step:  # before the step: these weights have just given a good loss
+                checkpoint.save(folder, step, trained, average, optimisers, world)
+                saved = time.monotonic()
             for optimiser, full_rate in zip(optimisers, full_rates, strict=True):
                 for group in optimiser.param_groups:
-                    group["lr"] = full_rate * learning_rate_factor(step, settings)
+                    group["lr"] = full_rate * task.rate(step) * learning_rate_factor(step, settings)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
             _follow(average, trained, min(settings.ema_decay, (1 + step) / (10 + step)))
-            if step % settings.log_every_steps == 0 or step == settings.steps - 1:
-                row = {"step": step, "samples": (step + 1) * task.samples_per_step, "loss": loss.item()}
-                row |= {"grad_norm": norm.item(), "seconds": round(time.monotonic() - begun, 4), **extra}
+            is_last = step == settings.steps - 1
+            if world.is_first and (step % settings.log_every_steps == 0 or is_last):
+                row: dict[str, Any] = {"step": step}
+                if task.samples_per_step is not None:
+                    row["samples"] = (step + 1) * task.samples_per_step
+                row |= {"loss": loss, "grad_norm": norm, "seconds": round(time.monotonic() - begun, 4), **extra}
                 _log(folder, row)
-            advance(loss.item())
-            now = time.monotonic()
-            out_of_time = now - started > max_minutes * 60 or stop()
-            if out_of_time or step == settings.steps - 1 or now - saved > settings.save_every_minutes * 60:
-                _save(folder, step + 1, trained, average, optimisers)
-                saved = now
-            if out_of_time and step < settings.steps - 1:
-                return False
+            advance(loss)
+            if asked or is_last:
+                sizes = [local(parameter.detach()).float().abs().sum() for parameter in trained.values()]
+                (size,) = world.summed(torch.stack(sizes).sum().item())
+                _check_finite(f"the weights of {task.name} after step {step}", size, folder)
+                checkpoint.save(folder, step + 1, trained, average, optimisers, world)
+                return is_last
     return True
 
 
-def averaged_weights(folder: Path) -> dict[str, Tensor]:
-    """The averaged weights of the newest checkpoint, by `part.name`. Raises BadConfig when there is none."""
-    state = _newest(folder)
-    if state is None:
-        raise BadConfig(
-            "nothing trained yet", got=str(folder), expected="a folder with checkpoints", hint="train first"
-        )
-    return torch.load(state / "state.pt", weights_only=True, mmap=True)["average"]
+def _backward(task: Task, step: int, generator: torch.Generator) -> tuple[float, dict[str, Any]]:
+    """The loss of a step, turned into gradients part by part, and its figures."""
+    result = task.loss(step, generator)
+    total, figures = 0.0, dict[str, Any]()
+    for loss, extra in [result] if isinstance(result, tuple) else result:
+        loss.backward()  # also of what is no number: the other processes wait for it
+        total += loss.item()
+        figures |= extra
+    return total, figures
 
 
-def load_averaged(folder: Path, modules: dict[str, nn.Module]) -> None:
-    """Loads the averaged weights of the newest checkpoint into the modules that were trained."""
-    average = averaged_weights(folder)
-    for part, module in modules.items():
-        own = {name.removeprefix(f"{part}."): value for name, value in average.items() if name.startswith(f"{part}.")}
-        unexpected = module.load_state_dict(own, strict=False).unexpected_keys
-        if unexpected or not own:
-            raise BadConfig(f"the checkpoint does not fit {part}", got=unexpected[:3] or "no tensors", hint=str(folder))
+def _clip(trained: dict[str, nn.Parameter], most: float) -> float:
+    """Scales the gradients down to a norm of at most `most`; their norm before that."""
+    gradients = [parameter.grad for parameter in trained.values() if parameter.grad is not None]
+    norm = whole(nn.utils.get_total_norm(gradients))
+    nn.utils.clip_grads_with_norm_(trained.values(), most, norm)
+    return norm.item()
+
+
+def _check_finite(what: str, value: float, folder: Path) -> None:
+    """Raises Diverged, saying where the last good state is, for what is not a number."""
+    if not math.isfinite(value):
+        place = checkpoint.newest(folder)
+        kept = f"the last good state is {place}" if place else "there is no earlier state"
+        raise Diverged(f"{what} is not finite", got=value, expected="a number", hint=f"a lower learning_rate; {kept}")
+
+
+@contextmanager
+def locked(folder: Path, world: World = _ALONE) -> Iterator[None]:
+    """Raises BadConfig where another process trains in the folder; keeps others out until the block ends."""
+    if not world.is_first:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadConfig(
+                "another run trains in this folder", got=folder, hint="waiting for it, or another output folder"
+            ) from None
+        yield
 
 
 def _follow(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float) -> None:
     with torch.no_grad():
-        torch._foreach_lerp_(list(average.values()), [p.detach() for p in trained.values()], 1 - decay)
-
-
-def _newest(folder: Path) -> Path | None:
-    found = [p for p in (folder / "checkpoints").glob("*") if p.name.isdigit() and (p / "state.pt").exists()]
-    return max(found, key=lambda path: int(path.name), default=None)
-
-
-def _resume(folder: Path, trained: dict, average: dict, optimisers: list[torch.optim.Optimizer]) -> int:
-    newest = _newest(folder)
-    if newest is None:
-        return 0
-    state = torch.load(newest / "state.pt", weights_only=True)
-    if set(state["model"]) != set(trained):
-        differ = sorted(set(state["model"]) ^ set(trained))
-        raise BadConfig(
-            "the run in this folder trains other tensors",
-            got=differ[:3],
-            hint="another output folder, or the old config",
+        torch._foreach_lerp_(
+            [local(a) for a in average.values()], [local(p.detach()) for p in trained.values()], 1 - decay
         )
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(state["model"][name])
-            average[name].copy_(state["average"][name])
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    return int(newest.name)
-
-
-def _save(folder: Path, step: int, trained: dict, average: dict, optimisers: list[torch.optim.Optimizer]) -> None:
-    """Writes the whole state beside the old one, then takes the old one away: a kill at any point leaves one whole."""
-    checkpoints = folder / "checkpoints"
-    partial, whole = checkpoints / f"{step}.partial", checkpoints / str(step)
-    partial.mkdir(parents=True, exist_ok=True)
-    model = {name: p.detach() for name, p in trained.items()}
-    states = [optimiser.state_dict() for optimiser in optimisers]
-    torch.save({"model": model, "average": average, "optimisers": states}, partial / "state.pt")
-    shutil.rmtree(whole, ignore_errors=True)
-    partial.rename(whole)
-    for old in checkpoints.iterdir():
-        if old != whole:
-            shutil.rmtree(old)
 
 
 def _log(folder: Path, row: dict[str, Any]) -> None:
@@ -231,10 +258,12 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(name: str, first_step: int, steps: int) -> Iterator[Callable[[float], None]]:
+def _progress(name: str, first_step: int, steps: int, is_shown: bool) -> Iterator[Callable[[float], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     smooth: list[float] = []
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.4f}"), refresh_per_second=1) as progress:
+    with Progress(
+        *columns, TextColumn("loss {task.fields[loss]:.4f}"), refresh_per_second=1, disable=not is_shown
+    ) as progress:
         bar = progress.add_task(name, total=steps, completed=first_step, loss=float("nan"))
 
         def advance(loss: float) -> None:

@@ -21,7 +21,7 @@ from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
 from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
 from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
-from anisora.training.loop import LoopSettings, Task, load_averaged, train
+from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.sharpener import SharpenerSettings, predict_with, sharpener_task
 
 STAGES = ("codec", "denoiser", "sharpener")
@@ -74,9 +74,10 @@ def main(
         if name not in config.stages or stage not in (None, name):
             continue
         left = (until - time.monotonic()) / 60
-        task = _TASKS[name](config, buckets, out)
-        if not train(task, config.stages[name], out / name, seed=config.seed, max_minutes=left):
-            return None
+        with locked(out / name):
+            task = _TASKS[name](config, buckets, out)
+            if not train(task, config.stages[name], out / name, seed=config.seed, max_minutes=left):
+                return None
     if all(_is_done(out / name, config.stages[name]) for name in config.stages):
         return export(config, buckets, out, out / "export")
     return None

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from anisora.serving.cli.console import print_json, say, show_table
+from anisora.serving.cli.console import print_json, say, show_pairs, show_table
 from anisora.serving.cli.default import DEFAULT, WithDefault
 
 app = typer.Typer(
     cls=WithDefault,
     help="Train or fine-tune: a model (anisora train CONFIG.yaml), the captioner, the heads of curation.",
-    epilog="Example: anisora train configs/bundled.yaml --max-minutes 30",
+    epilog="Example: anisora train configs/quickstart.yaml data.videos=my_clips",
     no_args_is_help=True,
 )
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train, on what, and how.")]
@@ -30,16 +30,24 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and no
 def train(
     config: _Config,
     overrides: _Overrides = None,
-    stage: Annotated[str | None, typer.Option(help="Run one stage alone.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Run one stage of a training from scratch alone.")] = None,
     max_minutes: _MaxMinutes = math.inf,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what a fine-tuning run would cost; train nothing.")
+    ] = False,
+    devices: Annotated[int, typer.Option(help="With --dry-run: how many devices it would run on.", min=1)] = 1,
     as_json: _Json = False,
 ) -> None:
     """Train or fine-tune a model; running the same command again resumes.
 
-    Example: anisora train configs/bundled.yaml --max-minutes 30
+    Example: anisora train configs/quickstart.yaml data.videos=my_clips
     """
-    from anisora.training.run import main
+    from anisora.training.launch import cost, main
 
+    if dry_run:
+        facts = dataclasses.asdict(cost(config, tuple(overrides or ()), devices=devices))
+        print_json(facts) if as_json else show_pairs(readable(facts))
+        return
     exported = main(config, tuple(overrides or ()), stage=stage, max_minutes=max_minutes)
     _told(exported, as_json)
 
@@ -119,7 +127,28 @@ def _sources(path: Path) -> dict[str, str]:
     return dict(zip(*(table.column(name).to_pylist() for name in ("clip_id", "source_id")), strict=True))
 
 
+def readable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a dry run in the units that one speaks of."""
+    gib = {use.replace("_", " "): f"{count / 2**30:.2f} GiB" for use, count in facts["memory_bytes"].items()}
+    return facts | {
+        "buckets": "; ".join(facts["buckets"]),
+        "epochs": f"{facts['epochs']:.2f}",
+        "tokens_a_step": f"{facts['tokens_a_step']:,.0f}",
+        "trained_parameters": f"{facts['trained_parameters']:,}",
+        "parameters": f"{facts['parameters']:,}",
+        "flops_a_step": f"{facts['flops_a_step']:.3g}",
+        "memory_bytes": gib,
+        "measured_flops_a_second": f"{facts['measured_flops_a_second']:.3g} (matrix ceiling of this machine's device)",
+        "seconds_a_step": f"{facts['seconds_a_step']:.3g} at that ceiling, which no run reaches",
+        "hours": f"{facts['hours']:.3g} at that ceiling",
+    }
+
+
 def _told(exported: Path | None, as_json: bool) -> None:
+    from anisora.runtime import rank
+
+    if rank() > 0:
+        return  # one of several processes speaks
     if as_json:
         print_json({"exported": str(exported) if exported else None})
     say(f"exported to {exported}" if exported else "saved; run the same command again to go on")

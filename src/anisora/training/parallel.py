@@ -1,0 +1,87 @@
+"""Several processes training one model: who there is, what they agree on, and how the weights are spread over them.
+
+torchrun starts the processes and names them in the environment; alone, everything here does nothing. Weights, gradients
+and optimiser state are sharded block by block by torch's `fully_shard`: the same code on CPUs, with which it is tested,
+and on accelerators. (accelerate would quietly make plain data parallelism of it on a CPU.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from anisora import runtime
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this is."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    mesh: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def summed(self, *values: float) -> list[float]:
+        """Each value's sum over the processes."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+
+def join(device: torch.device) -> World:
+    """The world that torchrun names in the environment; joins its process group where there are several processes."""
+    size = runtime.world_size()
+    if size == 1:
+        return World(device=device)
+    if not dist.is_initialized():
+        dist.init_process_group(runtime.COLLECTIVES[device.type])
+    mesh = dist.device_mesh.init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+    return World(rank=dist.get_rank(), size=size, device=device, mesh=mesh)
+
+
+def leave() -> None:
+    """Leaves the process group, if this process is in one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def shard(networks: Iterable[nn.Module], world: World) -> None:
+    """Spreads every block of the networks, then what is left of each, over the processes; alone nothing happens."""
+    if world.size == 1:
+        return
+    from torch.distributed.fsdp import fully_shard
+
+    for network in networks:
+        for child in network.children():
+            if isinstance(child, nn.ModuleList):
+                for block in child:
+                    fully_shard(block, mesh=world.mesh)
+        fully_shard(network, mesh=world.mesh)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds: all of it, unless it is sharded."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, gathered where it is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

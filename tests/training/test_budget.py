@@ -1,0 +1,57 @@
+"""What a dry run says against what is counted: parameters, tokens, passes."""
+
+import pytest
+import torch
+from finetune_runs import CPU, config_of
+from torch.utils.flop_counter import FlopCounterMode
+
+from anisora.errors import BadConfig, UnknownModel
+from anisora.generation import planner
+from anisora.training import finetune
+from anisora.training.adapter import LoraSettings
+from anisora.training.budget import budget, lora_parameters
+
+
+def test_the_paper_s_motion_lora_has_264_million_numbers():
+    """Rank 256 on q, k, v and o of CogVideoX-5B: 42 layers, 4 matrices, 256 * (3072 + 3072) each; the paper says 0.27 B."""
+    config, _, _ = planner.PUBLIC["anisora-v1"]
+    assert lora_parameters(config, "cogvideox", 256, LoraSettings().targets) == 42 * 4 * 256 * 6144 == 264_241_152
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_trained_parameters_are_those_that_train(method, tiny, clip_folder, tmp_path):
+    settings = config_of(tiny("wan-experts"), clip_folder, tmp_path / "run", method=method)
+    backbone = finetune._backbone(settings, CPU)
+    trained = finetune.with_trained(backbone, settings)
+    count = sum(p.numel() for network in trained.values() for p in network.parameters() if p.requires_grad)
+    cost = budget(settings)
+    assert cost.trained_parameters == count
+    assert (cost.clips, cost.steps, cost.epochs) == (6, 3, 1.0)
+    assert cost.tokens_a_step == 2 * 18
+    assert cost.memory_bytes["all"] == sum(value for use, value in cost.memory_bytes.items() if use != "all")
+    assert not (tmp_path / "run").exists()
+
+
+def test_operations_are_those_that_torch_counts(tiny, clip_folder, tmp_path):
+    """Forward and backward of one full step, as torch's counter sees them; the first layer's input needs no gradient."""
+    settings = config_of(tiny("wan"), clip_folder, tmp_path / "run", method="full", data={"batch": 1})
+    backbone = finetune._backbone(settings, CPU)
+    network = finetune.with_trained(backbone, settings)["transformer"]
+    noisy = torch.zeros(1, network.config.in_channels, 3, 4, 6)
+    with FlopCounterMode(display=False) as counter:
+        network(
+            hidden_states=noisy, timestep=torch.ones(1), encoder_hidden_states=torch.zeros(1, 24, 32)
+        ).sample.sum().backward()
+    assert budget(settings).flops_a_step == pytest.approx(counter.get_total_flops(), rel=0.15)
+
+
+def test_public_models_need_no_weights(clip_folder, tmp_path):
+    more = {"data": {"batch": 8, "frames": [9], "sizes": [[832, 480]]}, "lora": {"rank": 256}}
+    alone, eight = (budget(config_of("anisora-v1", clip_folder, tmp_path, **more), devices=n) for n in (1, 8))
+    assert alone.trained_parameters == 264_241_152
+    assert eight.memory_bytes["weights"] == alone.memory_bytes["weights"] // 8
+    assert eight.flops_a_step == alone.flops_a_step
+    with pytest.raises(UnknownModel):
+        budget(config_of("anisora-v9", clip_folder, tmp_path))
+    with pytest.raises(BadConfig, match="a multiple of 3"):
+        budget(config_of("anisora-v1", clip_folder, tmp_path, **more), devices=3)

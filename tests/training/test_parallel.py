@@ -1,0 +1,77 @@
+"""Two processes train as one does: same losses, gradients and weights; and a run may go on with another number of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import torch
+from finetune_runs import config_of, losses
+
+from anisora.training import finetune, loop
+from anisora.training.loop import averaged_weights
+
+
+def with_sgd(monkeypatch):
+    """Plain gradient steps: AdamW makes large differences of small ones where a gradient is nearly zero."""
+    monkeypatch.setattr(
+        loop,
+        "build_optimisers",
+        lambda trained, task, settings: [torch.optim.SGD(list(trained.values()), lr=settings.learning_rate)],
+    )
+
+
+def in_two_processes(config, **options):
+    """Runs the training as torchrun would start it, in two processes on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in (0, 1):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                finetune.main(config, **options)
+                code = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+
+
+def close(a, b):
+    for one, two in zip(losses(a), losses(b), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    weights_a, weights_b = averaged_weights(a), averaged_weights(b)
+    for name, value in weights_a.items():
+        torch.testing.assert_close(weights_b[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(("method", "family"), [("full", "wan"), ("lora", "cogvideox")])
+def test_two_processes_equal_one(method, family, tiny, clip_folder, tmp_path, monkeypatch):
+    with_sgd(monkeypatch)
+    shared = {"method": method, "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 0.1, "ema_decay": 0.0}}
+    alone, together = (config_of(tiny(family), clip_folder, tmp_path / name, **shared) for name in ("one", "two"))
+    finetune.main(alone)
+    in_two_processes(together)
+    close(alone.output, together.output)
+    assert (together.output / "export").is_dir()
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tiny, clip_folder, tmp_path, monkeypatch):
+    shared = {"method": "full", "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 1e-4}}
+    alone, moved = (config_of(tiny("wan"), clip_folder, tmp_path / name, **shared) for name in ("one", "moved"))
+    finetune.main(alone)
+    in_two_processes(moved, max_minutes=0)
+    assert [step for step, *_ in losses(moved.output)] == [0]
+    assert finetune.main(moved) is not None
+    for one, two in zip(losses(alone.output), losses(moved.output), strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
