@@ -323,7 +323,8 @@ def export(config: FineTuneConfig, out: Path) -> Path:
 
 
 def _save_whole(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
-    for part in (*backbone.pipeline.components.values(), backbone.pipeline.mask_projection):
+    pipeline = backbone.pipeline
+    for part in (*pipeline.components.values(), pipeline.mask_projection, pipeline.guide_decoder):
         if isinstance(part, nn.Module):
             part.to(dtype)
-    backbone.pipeline.save_pretrained(folder)
+    pipeline.save_pretrained(folder)

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from anisora.errors import BadConfig, Diverged
+from anisora.files import write_atomic, write_failed
 from anisora.training import checkpoint
 from anisora.training.checkpoint import averaged_weights, load_averaged
 from anisora.training.parallel import World, local, whole
@@ -232,8 +233,12 @@ def _follow(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay:
 
 
 def _log(folder: Path, row: dict[str, Any]) -> None:
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / "log.jsonl"
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as reason:
+        raise write_failed(path, reason) from reason
 
 
 def _trim_log(folder: Path, first_step: int) -> None:
@@ -241,7 +246,7 @@ def _trim_log(folder: Path, first_step: int) -> None:
     path = folder / "log.jsonl"
     if path.exists():
         rows = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] < first_step]
-        path.write_text("".join(row + "\n" for row in rows))
+        write_atomic(path, "".join(row + "\n" for row in rows).encode())
 
 
 @contextmanager

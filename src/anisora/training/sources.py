@@ -99,7 +99,7 @@ class StillFolder:
 
         self.folder = folder
         self.unusable: dict[str, str] = {}
-        paths = files_under(folder, STILL_SUFFIXES - {".gif"}, "stills")
+        paths = files_under(folder, STILL_SUFFIXES - {".gif"}, "images")
         captions = read_captions(folder, paths)
         self.clips = [
             ClipInfo(
@@ -214,7 +214,7 @@ def read_window(
 def files_under(folder: Path, suffixes: frozenset[str] | set[str], what: str) -> list[Path]:
     """The files with these suffixes anywhere under a folder, by name. Raises BadInput for no folder, and for none."""
     if not folder.is_dir():
-        raise BadInput(f"no folder of {what}", got=folder, expected="a folder")
+        raise BadInput(f"no folder of {what}", got=folder, expected="a folder", hint=f"data.{what}=FOLDER")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise BadInput(f"no {what} to train on", got=folder, expected=f"files like {', '.join(sorted(suffixes)[:4])}")
