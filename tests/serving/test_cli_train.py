@@ -43,3 +43,40 @@ def test_labels_that_do_not_do_are_one_message(tmp_path: Path, capsys: pytest.Ca
 def test_what_is_no_subcommand_is_a_config(words: list[str], capsys: pytest.CaptureFixture[str]):
     assert run(["train", *words]) == 2
     assert "gone.yaml" in capsys.readouterr().err
+
+
+def fine_tuning(tmp_path: Path, tiny, method: str = "lora") -> list[str]:
+    from anisora.media.writer import write_video
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    write_video(clips / "a.mp4", np.zeros((9, 32, 48, 3), np.uint8), 8)
+    (clips / "a.txt").write_text("black")
+    config = tmp_path / "c.yaml"
+    config.write_text(f"output: {tmp_path / 'run'}\nmethod: {method}\nmodel: {tiny('wan')}\n")
+    return ["train", str(config), f"data.videos={clips}", "device=cpu", "loop.steps=1", "lora.rank=2"]
+
+
+def test_a_dry_run_says_the_cost_and_trains_nothing(tmp_path: Path, tiny, capsys: pytest.CaptureFixture[str]):
+    words = fine_tuning(tmp_path, tiny)
+    assert run([*words, "--dry-run", "--json"]) == 0
+    cost = json.loads(capsys.readouterr().out)
+    assert (cost["steps"], cost["clips"], cost["tokens_a_step"]) == (1, 1, 18)
+    assert cost["buckets"] == ["48x32, 9 frames: 1 clips, 1 a step"]
+    assert run([*words, "--dry-run"]) == 0
+    assert "matrix ceiling" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lora_is_trained_and_where_it_lies_is_told(tmp_path: Path, tiny, capsys: pytest.CaptureFixture[str]):
+    assert run([*fine_tuning(tmp_path, tiny), "--json"]) == 0
+    exported = Path(json.loads(capsys.readouterr().out)["exported"])
+    assert (exported / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_flags_that_do_not_fit_the_method_are_refused(tmp_path: Path, tiny, capsys: pytest.CaptureFixture[str]):
+    assert run([*fine_tuning(tmp_path, tiny), "--stage", "codec"]) == 2
+    assert "--stage is for configs that train from scratch" in capsys.readouterr().err
+    bundled = Path(__file__).parents[2] / "configs" / "bundled.yaml"
+    assert run(["train", str(bundled), "--dry-run"]) == 2
+    assert "--dry-run is for fine-tuning" in capsys.readouterr().err

@@ -23,6 +23,9 @@ from anisora.training.loop import Task, load_averaged, locked, train
 from anisora.training.parallel import World
 
 
+RECIPE = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
 @pytest.fixture
 def config(tiny, clip_folder, tmp_path):
     return lambda family="wan", **more: config_of(tiny(family), clip_folder, tmp_path / "run", **more)
@@ -235,6 +238,13 @@ def test_mistyped_configs_name_the_nearest(override, message, tmp_path):
         finetune.load_config(launch.read(path, (override,)), "c.yaml")
 
 
+def test_the_shipped_config_is_valid_and_fits_the_bundled_model():
+    config = finetune.load_config(launch.read(RECIPE, ()), RECIPE.name)
+    info = resolve(config.model)
+    assert all(side % info.strides.size_multiple_px == 0 for size in config.data.sizes for side in size)
+    assert all((length - 1) % info.strides.temporal == 0 for length in config.data.frames)
+
+
 def test_targets_that_match_nothing_are_named(config):
     settings = config(lora={"targets": ["to_q", "to_x"]})
     with pytest.raises(BadConfig, match=r"got to_x; expected ends of .*to_k"):
@@ -256,7 +266,6 @@ def test_quickstart_on_real_clips_killed_twice_and_used(shared_data, tmp_path, c
         name = row["file"].replace("/", "-")
         (clips / name).symlink_to(root / row["file"])
         (clips / name).with_suffix(".txt").write_text(row["what"])
-    recipe = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
     overrides = (
         f"data.videos={clips}",
         "loop.steps=6",
@@ -266,7 +275,7 @@ def test_quickstart_on_real_clips_killed_twice_and_used(shared_data, tmp_path, c
     )
 
     def settings(name):
-        return finetune.load_config(launch.read(recipe, (*overrides, f"output={tmp_path / name}")), "quickstart.yaml")
+        return finetune.load_config(launch.read(RECIPE, (*overrides, f"output={tmp_path / name}")), "quickstart.yaml")
 
     finetune.main(settings("whole"))
     for after in (2, 4):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from anisora.errors import BadConfig, Diverged
 from anisora.files import write_atomic, write_failed
+from anisora.store import read_jsonl
 from anisora.training import checkpoint
 from anisora.training.checkpoint import averaged_weights, load_averaged
 from anisora.training.parallel import World, local, whole
@@ -245,8 +246,8 @@ def _trim_log(folder: Path, first_step: int) -> None:
     """Drops rows after the checkpoint: those steps will be done, and logged, again."""
     path = folder / "log.jsonl"
     if path.exists():
-        rows = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] < first_step]
-        write_atomic(path, "".join(row + "\n" for row in rows).encode())
+        rows = [row for row in read_jsonl(path) if row["step"] < first_step]
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 @contextmanager
