@@ -22,7 +22,6 @@ from anisora.training.checkpoint import newest
 from anisora.training.loop import Task, load_averaged, locked, train
 from anisora.training.parallel import World
 
-
 RECIPE = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
