@@ -148,14 +148,18 @@ def test_a_state_of_one_file_as_earlier_versions_wrote_it_is_resumed(tmp_path):
 def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
     import resource
 
-    quiet = replace(SETTINGS, log_every_steps=1000)
-    assert not train(regression(kill_at=9), quiet, tmp_path)
+    def large(kill_at):
+        task = regression(kill_at=kill_at)
+        task.modules["ballast"] = nn.Linear(300, 300)
+        return task
+
+    assert not train(large(kill_at=9), SETTINGS, tmp_path)
     before = averaged_weights(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))  # no file may grow beyond: writing fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))  # no file may grow larger: it fails as on a full disk
     try:
         with pytest.raises(WriteFailed, match="checkpoints/16 could not be written"):
-            train(regression(kill_at=15), quiet, tmp_path)
+            train(large(kill_at=15), SETTINGS, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]

@@ -76,7 +76,7 @@ class Session:
         device = _device(self.device)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise BadRequest("unknown dtype", got=repr(self.dtype), expected=" or ".join(DTYPES))
-        _hush_libraries()
+        hush_libraries()
         try:
             pipeline = getattr(anisora, info.pipeline_class).from_pretrained(
                 model, dtype=runtime.pick_dtype(device, "bfloat16" if self.dtype == "float8" else self.dtype)
@@ -92,7 +92,7 @@ class Session:
         return pipeline
 
 
-def _hush_libraries() -> None:
+def hush_libraries() -> None:
     """Leaves progress and errors to us: their bars and advice for programmers would run through ours."""
     import diffusers
     import transformers

@@ -129,8 +129,11 @@ def load_backbone(
         info = pipeline.checkpoint
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
-            if name not in pipeline.networks:  # those have their dtype, and layers of theirs that stay in float32
-                part.to(torch.float32 if name == "vae" else frozen_dtype)
+            dtype = torch.float32 if name == "vae" else frozen_dtype
+            if (
+                name not in pipeline.networks and part.dtype != dtype
+            ):  # those have theirs, and layers that stay in float32
+                part.to(dtype)
             part.to(device).requires_grad_(False).eval()
     for part in (pipeline.mask_projection, pipeline.guide_decoder):
         if part is not None:

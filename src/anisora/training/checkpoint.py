@@ -113,7 +113,7 @@ def resume(
     if (place / _SINGLE).exists():
         _resume_single(place / _SINGLE, trained, average, optimisers)
         return int(place.name)
-    saved = FileSystemReader(place).read_metadata().state_dict_metadata
+    saved = _tensors_in(place)
     shapes = {name.removeprefix("model/"): tuple(saved[name].size) for name in saved if name.startswith("model/")}
     _check_same(shapes, {name: tuple(parameter.shape) for name, parameter in trained.items()})
     memory = {name: _like(saved[name], name, trained) for name in saved if name.startswith("optimiser/")}
@@ -127,6 +127,11 @@ def resume(
         parameter = trained[parameter_name]
         owners[id(parameter)].state[parameter][key] = value
     return int(place.name)
+
+
+def _tensors_in(place: Path) -> dict[str, Any]:
+    """name -> size and dtype of every tensor of a distributed checkpoint."""
+    return dict(FileSystemReader(place).read_metadata().state_dict_metadata)
 
 
 def _like(saved: Any, name: str, trained: dict[str, nn.Parameter]) -> Tensor:
@@ -171,7 +176,7 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
         )
     if (place / _SINGLE).exists():
         return torch.load(place / _SINGLE, weights_only=True, mmap=True)["average"]
-    saved = FileSystemReader(place).read_metadata().state_dict_metadata
+    saved = _tensors_in(place)
     state = {
         name: torch.empty(saved[name].size, dtype=saved[name].properties.dtype)
         for name in saved

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from anisora import runtime, settings
 from anisora.errors import BadConfig
 from anisora.files import atomic_folder
+from anisora.generation.runner import hush_libraries
 from anisora.geometry import Strides
 from anisora.media.frames import to_float_CTHW
 from anisora.models.checkpoint import Native
@@ -123,6 +124,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
 
 def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
+    hush_libraries()
     world = join(runtime.own_device(config.device))
     try:
         with locked(config.output, world):

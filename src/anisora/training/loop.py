@@ -185,7 +185,8 @@ def train(
 def _backward(task: Task, step: int, generator: torch.Generator) -> tuple[float, dict[str, Any]]:
     """The loss of a step, turned into gradients part by part, and its figures."""
     result = task.loss(step, generator)
-    total, figures = 0.0, dict[str, Any]()
+    total = 0.0
+    figures: dict[str, Any] = {}
     for loss, extra in [result] if isinstance(result, tuple) else result:
         loss.backward()  # also of what is no number: the other processes wait for it
         total += loss.item()
