@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -266,11 +267,11 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _progress(name: str, first_step: int, steps: int, is_shown: bool) -> Iterator[Callable[[float], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    figures = TextColumn("loss {task.fields[loss]:.4f}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), figures)
     smooth: list[float] = []
-    with Progress(
-        *columns, TextColumn("loss {task.fields[loss]:.4f}"), refresh_per_second=1, disable=not is_shown
-    ) as progress:
+    console = Console(stderr=True)  # stdout is for results
+    with Progress(*columns, console=console, refresh_per_second=1, disable=not is_shown) as progress:
         bar = progress.add_task(name, total=steps, completed=first_step, loss=float("nan"))
 
         def advance(loss: float) -> None:
