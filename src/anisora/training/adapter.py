@@ -26,7 +26,7 @@ class LoraSettings:
     """The size and place of the adapters."""
 
     rank: int = setting(16, "rank of the added matrices")
-    alpha: float | None = setting(None, "their scale is alpha / rank; default: the rank, for a scale of 1")
+    alpha: int | None = setting(None, "their scale is alpha / rank; default: the rank, for a scale of 1")
     targets: tuple[str, ...] = setting(
         ("to_q", "to_k", "to_v", "to_out.0"), "ends of the names of the linear layers that get one"
     )

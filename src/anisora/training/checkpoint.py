@@ -20,7 +20,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 
-from anisora.errors import BadConfig
+from anisora.errors import BadConfig, WriteFailed
 from anisora.files import write_failed
 from anisora.training.parallel import World
 
@@ -62,8 +62,7 @@ def save(
             dcp.save(state, checkpoint_id=partial, no_dist=world.size == 1)
     except (CheckpointException, OSError) as problem:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = _cause(problem)
-        raise write_failed(whole, reason) if isinstance(reason, OSError) else reason from problem
+        raise _write_failed(whole, problem) from problem
     world.wait()
     if world.is_first:
         shutil.rmtree(whole, ignore_errors=True)
@@ -81,10 +80,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _cause(problem: BaseException) -> BaseException:
-    """The first error under torch's bundle of what failed on which process."""
+def _write_failed(whole: Path, problem: BaseException) -> BaseException:
+    """The first error under torch's bundle of what failed on which process, told as a failed write."""
     while isinstance(problem, CheckpointException) and problem.failures:
         problem = next(iter(problem.failures.values()))[0]
+    if isinstance(problem, OSError):
+        return write_failed(whole, problem)
+    if isinstance(problem, RuntimeError):  # torch's writer: it noticed that less was written than it gave, not why
+        hint = "freeing disk space or another folder"
+        return WriteFailed(f"{whole} could not be written", got=str(problem).splitlines()[0], hint=hint)
     return problem
 
 

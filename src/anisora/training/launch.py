@@ -58,7 +58,7 @@ def read(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     if method not in METHODS:
         near = difflib.get_close_matches(str(method), METHODS, n=1, cutoff=0.5)
         raise BadConfig(
-            f"{path.name}: unknown method", got=method, expected=" or ".join(METHODS), hint=(near or [None])[0]
+            f"{path.name}: unknown method", got=method, expected=" or ".join(METHODS), hint=near[0] if near else None
         )
     return data
 
