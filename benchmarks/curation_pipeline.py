@@ -12,7 +12,8 @@ kept    raw videos to encoded clips, a share of which is kept. Ours: one run of 
         shots, selection by flow, one encode of each survivor, shards, report); the bound that keeps the share is looked
         up in an unmeasured run before. Theirs: `scenedetect detect-content split-video` with its defaults (every clip is
         encoded), then one pass over every clip for each score beyond the cuts, by the public tools of `curation_scan`.
-        Both encode by x264, veryfast, crf 22, at the size of the source
+        Both encode by x264 at the size of the source: theirs veryfast, crf 22, ours what `curate` does by default or, with
+        --same-encoder, as theirs
 exact   every clip of the videos, nothing filtered: has it the frames of its span, no fewer, no neighbour's, at their
         times? The same question to `scenedetect split-video`, by its own list of scenes
 engine  start and memory of the default engine against Ray Data, for the same toy: a sleep and a small row a unit
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=1_000_000, help="rows of the table (select)")
     parser.add_argument("--share", type=float, default=0.25, help="of the clips that are kept (kept)")
     parser.add_argument("--rounds", type=int, default=3, help="alternations")
+    parser.add_argument("--same-encoder", action="store_true", help="encode as PySceneDetect does by default (kept)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args()
 
@@ -166,7 +168,7 @@ def kept_figures(options: argparse.Namespace) -> dict[str, Any]:
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
             with measured() as ours:
-                ours_kept = _ours(options.videos, Path(folder) / "ours", least)
+                ours_kept = _ours(options.videos, Path(folder) / "ours", least, options.same_encoder)
             with measured() as theirs:
                 theirs_kept, costs = _theirs(options.videos, Path(folder) / "theirs", options.share)
         rounds.append({"ours": ours, "theirs": theirs | costs, "kept_of": [ours_kept, theirs_kept]})
@@ -183,15 +185,15 @@ def kept_figures(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _config(**select: Any) -> Any:
-    """Every cheap column and nothing else; clips are encoded as PySceneDetect does by default."""
+def _config(same_encoder: bool = False, **select: Any) -> Any:
+    """Every cheap column and nothing else."""
     from anisora.curation.config import CaptionChoice, CurateConfig
     from anisora.curation.materialise import Encoding
     from anisora.curation.select import Rules
 
     return CurateConfig(
         text="none", heads="none", aesthetic=None, caption=CaptionChoice(backend="none"), longest_s=1e6,
-        encode=Encoding(quality=22, preset="veryfast"),
+        encode=Encoding(quality=22, preset="veryfast") if same_encoder else Encoding(),
         select=Rules(without={}, repeats=False, opening_ending=False, **select),
     )  # fmt: skip
 
@@ -206,11 +208,11 @@ def _least_flow(videos: list[Path], out: Path, share: float) -> float:
     return flows[max(0, round(share * len(flows)) - 1)]
 
 
-def _ours(videos: list[Path], out: Path, least: float) -> str:
+def _ours(videos: list[Path], out: Path, least: float, same_encoder: bool) -> str:
     """One run: scan, shots, cheap measures, the clips with so much flow, one encode of each."""
     from anisora.curation.pipeline import curate
 
-    result = curate(videos, out, _config(between={"flow": (least, None)}), workers=1)
+    result = curate(videos, out, _config(same_encoder, between={"flow": (least, None)}), workers=1)
     return f"{result.kept} of {result.clips}"
 
 
