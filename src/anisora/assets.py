@@ -45,6 +45,15 @@ ASSETS: dict[str, Asset] = {
         size_bytes=18_826_032,
         licence="Apache-2.0",
     ),
+    # The package wants torchvision, IPython and torchsummary.
+    "stlpips-alex": Asset(
+        package="stlpips-pytorch",
+        version="0.0.2",
+        member="stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth",
+        sha256="b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
+        size_bytes=9_899_296,
+        licence="BSD-2-Clause",
+    ),
     "pp-ocr-det": Asset(
         package="rapidocr-onnxruntime",
         version="1.4.4",

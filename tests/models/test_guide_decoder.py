@@ -1,10 +1,21 @@
 """Laws of guide-aware decoding: warps move what they should, nothing is invented, no guide means no change."""
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional
 
-from anisora.models.guide_decoder import GuideDecoder, expected_offset, local_cost, neighbours, warp
+from anisora.models.guide_decoder import (
+    GuideDecoder,
+    along_path,
+    expected_offset,
+    local_cost,
+    neighbours,
+    path_cost,
+    path_share,
+    warp,
+)
 
 
 def test_warp_looks_up_at_pixel_plus_flow():
@@ -33,6 +44,31 @@ def test_likeness_points_to_where_the_picture_went():
     a, b = functional.normalize(a, dim=1), functional.normalize(b, dim=1)
     offset = expected_offset(40 * local_cost(a, b, 3), 3)[0, :, 4:-4, 4:-4]
     torch.testing.assert_close(offset, torch.tensor([2.0, -1.0]).view(2, 1, 1).expand_as(offset), atol=0.1, rtol=0)
+
+
+def test_path_cost_equals_looking_both_ends_up():
+    """Half of the way done: the ends of even paths lie on cells, and a loop finds the same products there."""
+    before, after = torch.randn(2, 1, 8, 6, 7, generator=torch.Generator().manual_seed(0))
+    cost = path_cost(before, after, torch.tensor([0.5]), 2).view(5, 5, 6, 7)
+    for dy, dx in itertools.product((-2, 0, 2), repeat=2):
+        for y, x in itertools.product(range(6), range(7)):
+            places = (y - dy // 2, x - dx // 2), (y + dy // 2, x + dx // 2)
+            inside = all(0 <= a < 6 and 0 <= b < 7 for a, b in places)
+            found = sum(before[0, :, *places[0]] * after[0, :, *places[1]]) if inside else torch.tensor(0.0)
+            torch.testing.assert_close(cost[dy + 2, dx + 2, y, x], found)
+
+
+def test_a_path_leads_to_both_guides():
+    """What moved by 4 cells between the guides is found 1 cell back and 3 ahead when a quarter of the way is done."""
+    before = torch.randn(1, 16, 14, 14, generator=torch.Generator().manual_seed(0))
+    after = torch.roll(before, 4, dims=3)
+    before, after = functional.normalize(before, dim=1), functional.normalize(after, dim=1)
+    share, is_pair = path_share(torch.tensor([[-0.4, 1.2], [0.3, 0.3]]))
+    assert is_pair.tolist() == [1, 0]
+    assert share.tolist() == pytest.approx([0.25, 0])
+    path = expected_offset(40 * path_cost(before, after, share[:1], 4), 4)
+    ends = along_path(path, share[:1])[0, :, 5:-5, 5:-5]
+    torch.testing.assert_close(ends, torch.tensor([-1.0, 0, 3, 0]).view(4, 1, 1).expand_as(ends), atol=0.1, rtol=0)
 
 
 @pytest.fixture(scope="module")

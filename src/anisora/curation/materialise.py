@@ -32,7 +32,7 @@ class Encoding:
 
     codec: str | None = setting(None, "libx264, libopenh264, libsvtav1, libvpx-vp9, ...; default: the best there is")
     quality: int = setting(18, "constant quality, lower is better")
-    preset: str = setting("superfast", "speed against size, for x264")
+    preset: str = setting("veryfast", "speed against size, for x264")
     suffix: Literal[".mp4", ".mkv", ".webm"] = ".mp4"
 
 

@@ -8,6 +8,7 @@ from colours alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,8 +20,9 @@ from torch.nn import functional
 
 from anisora.conditioning.encode import encode
 from anisora.conditioning.plan import plan_from_tensors
+from anisora.measures import lpips
 from anisora.models.codec import Codec
-from anisora.models.guide_decoder import GuideDecoder, neighbours, training_rows
+from anisora.models.guide_decoder import GuideDecoder, Matched, neighbours, path_share, training_rows
 from anisora.training.codec import pixels, sharpness_loss
 from anisora.training.corpus import Bucket, Flows, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
@@ -56,13 +58,19 @@ class SharpenerSettings:
     flow_prob: float = 0.7
     """Share of batches drawn from those clips, with the ends (or the first frame alone) given, that learn from the flow."""
     flow_weight: float = 0.05
-    """Weight of a pixel of flow error at each of the three sizes."""
+    """Weight of a pixel of flow error, of the paths from guide to guide and at each of the three sizes."""
+    match_steps: int = 1200
+    """The first steps learn to match alone, on true clips blurred by hand."""
+    match_weight: float = 0.1
+    """Weight of `match_loss`."""
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
     drift_prob: float = 0.3
     """Share of batches whose decoded frames drift in contrast and brightness away from the guides."""
     detail_weight: float = 0.5
     """Weight of `detail_loss`."""
+    perceptual_weight: float = 1.0
+    """Weight of the shift-tolerant LPIPS (measures.lpips) of every third frame; 0 needs no network for it."""
 
 
 class Examples(NamedTuple):
@@ -89,17 +97,21 @@ def sharpener_task(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = numpy_rng(generator)
+        if step < settings.match_steps:
+            return matching_loss(decoder, *draw_pairs(buckets[0], flows, settings, rng), settings)
         with torch.no_grad():
             inputs, target, flow = draw_examples(codec, buckets, flows, settings, predict, rng, generator)
         parts = decoder.parts(*inputs)
         out = parts.frame(inputs[0])
         total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
+        if settings.perceptual_weight:
+            total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
         seen = {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
         if flow is not None:
-            total = total + settings.flow_weight * sum(flow_error(known, flow) for known in parts.flows)
-            seen["flow_px"] = round(flow_error(parts.flows[-1].detach(), flow).item(), 3)
-            seen["still_px"] = round(flow_error(torch.zeros_like(flow), flow).item(), 3)
+            known, about = flow_loss(parts.matched, inputs[2], flow, settings)
+            total = total + known + settings.flow_weight * flow_error(parts.flow_B4HW, flow)
+            seen |= about | {"flow_px": round(flow_error(parts.flow_B4HW.detach(), flow).item(), 3)}
         return total, seen
 
     return Task(
@@ -108,6 +120,57 @@ def sharpener_task(
         loss=loss,
         samples_per_step=settings.batch * settings.rows,
     )
+
+
+def matching_loss(
+    decoder: GuideDecoder, inputs: tuple[Tensor, Tensor, Tensor], flow_B4HW: Tensor, settings: SharpenerSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """What the first steps learn from: the matches and the flow, without anything being put together."""
+    decoded, guides, distance = inputs
+    return flow_loss(decoder.matched(decoded, guides[:, 6:], distance), distance, flow_B4HW, settings)
+
+
+def flow_loss(
+    matched: Matched, distance_B2: Tensor, flow_B4HW: Tensor, settings: SharpenerSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of what was matched against the exact flow, and for the log its errors in px."""
+    errors = [flow_error(known, flow_B4HW) for known in matched.flows_B4YX]
+    choice = match_loss(matched, distance_B2, flow_B4HW)
+    still = flow_error(torch.zeros_like(matched.flows_B4YX[0]), flow_B4HW)
+    values = {"match": choice, "path_px": errors[0], "matched_px": errors[-1], "still_px": still}
+    total = settings.flow_weight * torch.stack(errors).sum() + settings.match_weight * choice
+    return total, {name: round(value.item(), 3) for name, value in values.items()}
+
+
+def draw_pairs(
+    bucket: Bucket, flows: Flows, settings: SharpenerSettings, rng: np.random.Generator
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Rows as `draw_examples` gives them, of frames smeared in time and blurred in place of coded ones: no codec and no
+    denoiser runs, so many more of them are seen in the same time."""
+    chosen = rng.integers(len(flows.frames_NK), size=2 * settings.batch)
+    video = jitter_colors(pixels(bucket.video_NTHWC[chosen, : settings.frames]), settings.jitter_prob, rng)
+    last = video.shape[2] - 1
+    rows, wanted = [], []
+    for clip, index in zip(video, chosen, strict=True):
+        given, frames = _ends(last, rng), flows.frames_NK[index].tolist()
+        seen = _blurred(smear(clip, given, settings, rng) if rng.random() < 0.7 else clip, rng)
+        rows.append(training_rows(seen, clip, neighbours([t in given for t in range(last + 1)]), frames))
+        wanted.append(_flow_to(given, flows.flow_NK4HW[index]))
+    columns = [torch.cat(column) for column in zip(*rows, strict=True)]
+    return (columns[0], columns[1], columns[2]), torch.cat(wanted)
+
+
+def _blurred(video_CTHW: Tensor, rng: np.random.Generator) -> Tensor:
+    """The clip at a random share of its resolution, as a codec blurs."""
+    share = float(rng.uniform(0.4, 1))
+    small = functional.interpolate(video_CTHW, scale_factor=share, mode="bilinear", antialias=False)
+    return functional.interpolate(small, size=video_CTHW.shape[-2:], mode="bilinear")
+
+
+def _flow_to(given: list[int], flow_K4HW: np.ndarray) -> Tensor:
+    """Exact flow to the guides of a clip: to both ends, or twice to the first where it alone is given."""
+    flow = torch.from_numpy(flow_K4HW.astype(np.float32))
+    return flow if given[-1] else flow[:, [0, 1, 0, 1]]
 
 
 def draw_examples(
@@ -136,9 +199,7 @@ def draw_examples(
     decoded = _decoded(video, given, captions, codec, settings, predict, rng, generator)
     if with_flow:
         frames = [flows.frames_NK[i].tolist() for i in chosen]
-        both = torch.from_numpy(flows.flow_NK4HW[chosen].astype(np.float32))
-        only_first = both[:, :, [0, 1, 0, 1]]
-        flow = torch.cat([b if g[-1] else f for b, f, g in zip(both, only_first, given, strict=True)])
+        flow = torch.cat([_flow_to(g, flows.flow_NK4HW[i]) for g, i in zip(given, chosen, strict=True)])
     else:
         frames, flow = [_free(last + 1, g, settings.rows, rng) for g in given], None
     rows = [
@@ -187,6 +248,39 @@ def flow_error(known_B4YX: Tensor, flow_B4HW: Tensor) -> Tensor:
     """The mean error of two flows in px, at the size of the one that is known."""
     flow_B4YX = functional.avg_pool2d(flow_B4HW, flow_B4HW.shape[-1] // known_B4YX.shape[-1])
     return (known_B4YX - flow_B4YX).unflatten(1, (2, 2)).norm(dim=2).mean()
+
+
+def match_loss(matched: Matched, distance_B2: Tensor, flow_B4HW: Tensor) -> Tensor:
+    """Cross-entropy of the matches against the exact flow, over the cells whose match lies within reach: choosing among
+    places is learnt many times sooner than the mean of a choice."""
+    coarse_B4YX = functional.avg_pool2d(flow_B4HW, 8) / 8
+    # What is left to find at a quarter of the size; where it starts from is not to be moved for it.
+    middle_B4YX = functional.avg_pool2d(flow_B4HW, 4) / 4 - matched.flows_B4YX[1].detach() / 4
+    _, is_pair_B = path_share(distance_B2)
+    ones_B = torch.ones_like(is_pair_B)
+    before, after = coarse_B4YX.chunk(2, dim=1)
+    nearer = middle_B4YX.chunk(2, dim=1)
+    offsets = (before, after, after - before, *nearer)
+    counts = (ones_B, ones_B, is_pair_B, ones_B, ones_B)
+    badly = [_chosen_badly(*each) for each in zip(matched.logits_BKYX, offsets, counts, strict=True)]
+    return torch.stack(badly).sum()
+
+
+def _chosen_badly(logits_BKYX: Tensor, offset_B2YX: Tensor, counts_B: Tensor) -> Tensor:
+    """Mean cross-entropy against an offset in cells, shared out over its four neighbours on the grid of offsets."""
+    across = math.isqrt(logits_BKYX.shape[1])
+    radius = (across - 1) // 2
+    within = (offset_B2YX.abs().amax(dim=1, keepdim=True) <= radius) * counts_B.view(-1, 1, 1, 1)
+    log_share = torch.log_softmax(logits_BKYX, dim=1)
+    low = (offset_B2YX.clamp(-radius, radius) + radius).floor().clamp_max(across - 2)
+    part = offset_B2YX.clamp(-radius, radius) + radius - low
+    total = torch.zeros_like(within)
+    for down in (0, 1):
+        for right in (0, 1):
+            at = (low[:, 1:] + down) * across + low[:, :1] + right
+            weight = (part[:, 1:] - (1 - down)).abs() * (part[:, :1] - (1 - right)).abs()
+            total = total - weight * log_share.gather(1, at.long())
+    return (total * within).sum() / within.sum().clamp_min(1)
 
 
 def predict_with(transformer: torch.nn.Module, embed_texts: Callable, codec: Codec, objective_name: str) -> Predict:

@@ -1,0 +1,73 @@
+"""Laws of what the guide decoder learns from: the matching loss is lowest at the true match, and counts only real pairs."""
+
+import math
+
+import pytest
+import torch
+
+from anisora.models.guide_decoder import GuideDecoder, Matched
+from anisora.training.sharpener import match_loss
+
+PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
+
+
+def flow_of(before: tuple[float, float], after: tuple[float, float]) -> torch.Tensor:
+    return torch.tensor([*before, *after]).view(1, 4, 1, 1).expand(1, 4, 16, 16)
+
+
+def matched(*logits: torch.Tensor, coarse: torch.Tensor) -> Matched:
+    """Given logits and a given coarse flow; nothing else counts here."""
+    nothing = torch.zeros(1)
+    return Matched((nothing, coarse, nothing), logits, nothing)
+
+
+def know_nothing() -> list[torch.Tensor]:
+    return [torch.zeros(1, 81, 2, 2) for _ in range(3)] + [torch.zeros(1, 25, 4, 4) for _ in range(2)]
+
+
+def test_knowing_nothing_costs_the_log_of_the_choices():
+    still = torch.zeros(1, 4, 4, 4)
+    loss = match_loss(matched(*know_nothing(), coarse=still), PAIR, flow_of((-4, 0), (8, 0)))
+    assert loss.item() == pytest.approx(3 * math.log(81) + 2 * math.log(25), abs=1e-4)
+    alone = match_loss(matched(*know_nothing(), coarse=still), SINGLE, flow_of((-4, 0), (-4, 0)))
+    assert alone.item() == pytest.approx(2 * math.log(81) + 2 * math.log(25), abs=1e-4)  # no path without two guides
+
+
+@pytest.mark.parametrize("offset", [(1.25, -2.5), (4, -4), (0, 0), (2, 3.5)])
+def test_its_gradient_asks_for_the_true_offset(offset: tuple[float, float]):
+    matches = know_nothing()
+    logits = matches[0].requires_grad_()
+    pixels = (8 * offset[0], 8 * offset[1])
+    match_loss(matched(*matches, coarse=torch.zeros(1, 4, 4, 4)), SINGLE, flow_of(pixels, pixels)).backward()
+    assert logits.grad is not None
+    wanted = (1 / 81 - 4 * logits.grad[0, :, 0, 0]).view(9, 9)  # a mean over four cells
+    reach = torch.arange(-4.0, 5)
+    assert wanted.sum().item() == pytest.approx(1, abs=1e-4)
+    assert (wanted * reach).sum().item() == pytest.approx(offset[0], abs=1e-4)
+    assert (wanted * reach[:, None]).sum().item() == pytest.approx(offset[1], abs=1e-4)
+
+
+def test_the_finer_match_is_asked_for_what_the_coarse_flow_left():
+    matches = know_nothing()
+    logits = matches[3].requires_grad_()
+    coarse = torch.tensor([-8.0, 0, 8, 0]).view(1, 4, 1, 1).expand(1, 4, 4, 4)
+    match_loss(matched(*matches, coarse=coarse), PAIR, flow_of((-12, 4), (8, 0))).backward()
+    assert logits.grad is not None
+    wanted = (1 / 25 - 16 * logits.grad[0, :, 0, 0]).view(5, 5)
+    assert wanted[2 + 1, 2 - 1].item() == pytest.approx(1, abs=1e-4)  # one cell down, one to the left
+
+
+def test_what_lies_out_of_reach_does_not_count():
+    matches = [torch.randn_like(match) for match in know_nothing()]
+    assert match_loss(matched(*matches, coarse=torch.zeros(1, 4, 4, 4)), PAIR, flow_of((99, 0), (-99, 0))).item() == 0
+
+
+def test_matching_reaches_every_feature():
+    torch.manual_seed(0)
+    decoder = GuideDecoder(dims=(8, 8, 8), features=4)
+    found = decoder.matched(torch.rand(2, 3, 32, 32), torch.rand(2, 6, 32, 32), PAIR.expand(2, 2))
+    match_loss(found, PAIR.expand(2, 2), torch.ones(2, 4, 32, 32)).backward()
+    for name in ("to_quarter.0.0.weight", "to_eighth.1.0.weight", "to_path.weight", "middle_logits.weight"):
+        gradient = decoder.get_parameter(name).grad
+        assert gradient is not None, name
+        assert gradient.abs().max() > 0, name
