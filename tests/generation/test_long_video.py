@@ -23,6 +23,8 @@ def test_windows_cover_every_frame_and_share(num_units: int, window_units: int, 
         assert frames.start % unit == 0
         assert unit < before.stop - frames.start < window  # a whole latent frame and the one before it
     assert (len(pieces) == 1) == (num_frames <= window)
+    own = [frames.start - before.start for before, frames in pairwise(pieces)]
+    assert max(own, default=0) - min(own, default=0) <= unit  # spread evenly
 
 
 @pytest.mark.parametrize("guides", [(), (0,), (40,), (20,), (0, 40), (0, 20, 40), (16,), (0, 16, 40), tuple(range(41))])

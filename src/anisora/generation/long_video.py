@@ -67,9 +67,10 @@ def plan_windows(material: Material, window: int, unit: int = 4) -> list[range]:
 def windows(num_frames: int, window: int, unit: int = 4) -> list[range]:
     """The frames of the shot that each window shows, first to last.
 
-    `num_frames` and `window` are unit * n + 1; so is the overlap, about an eighth of a window and at least one unit. The
-    last window ends with the shot and shares more. Starts are multiples of `unit`: every frame keeps its place in its
-    latent frame. Raises BadRequest where a window is too short to share anything and still go on.
+    `num_frames` and `window` are unit * n + 1; so is the least overlap, about an eighth of a window and at least one unit.
+    As few windows as that allows, spread evenly: a last window with a few frames of its own would have to reach the last
+    guide in a jump. Starts are multiples of `unit`: every frame keeps its place in its latent frame. Raises BadRequest
+    where a window is too short to share anything and still go on.
     """
     if num_frames <= window:
         return [range(num_frames)]
@@ -79,7 +80,9 @@ def windows(num_frames: int, window: int, unit: int = 4) -> list[range]:
             "a window too short to overlap", got=f"{window} frames", expected=f"at least {overlap + unit} frames",
             hint=f"--window {overlap + unit}",
         )  # fmt: skip
-    starts = list(range(0, num_frames - window, window - overlap)) + [num_frames - window]
+    units = (num_frames - window) // unit
+    gaps = math.ceil((num_frames - window) / (window - overlap))
+    starts = [unit * (i * units // gaps) for i in range(gaps + 1)]
     return [range(start, start + window) for start in starts]
 
 
