@@ -16,7 +16,18 @@ import typer
 from rich.markup import escape
 
 from anisora.errors import AnisoraError, BadRequest, OutOfMemory
-from anisora.serving.cli import curate, demo, doctor, evaluate, evaluate_more, generate, models, train
+from anisora.serving.cli import (
+    curate,
+    demo,
+    doctor,
+    evaluate,
+    evaluate_results,
+    evaluate_scorers,
+    evaluate_suite,
+    generate,
+    models,
+    train,
+)
 from anisora.serving.cli.console import say
 
 #: exit code of a command that was stopped by Ctrl-C or asked to end
@@ -52,7 +63,8 @@ app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(curate.app, name="curate")
-evaluate_more.add_to(evaluate.app)
+for verbs in (evaluate_suite, evaluate_results, evaluate_scorers):
+    verbs.add_to(evaluate.app)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 

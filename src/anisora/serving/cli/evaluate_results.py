@@ -1,4 +1,4 @@
-"""More of `anisora evaluate`: what its scores say, a model through a benchmark, VBench's files, scorers that learn.
+"""What scores say: `anisora evaluate report`, `compare` and `export-vbench`.
 
 `add_to(app)` puts the verbs into the group that evaluate.py makes.
 """
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from anisora.errors import BadRequest, Failed
-from anisora.serving.cli.console import print_json, progress_bars, say, show_table
+from anisora.errors import BadRequest
+from anisora.serving.cli.console import print_json, say, show_table
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a run.")]
@@ -21,10 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the verbs of this module to a group."""
     app.command("report")(report)
     app.command("compare")(compare)
-    app.command("run-suite")(run_suite)
     app.command("export-vbench")(export_vbench)
-    app.command("train-scorer")(train_scorer)
-    app.command("apply-scorer")(apply_scorer)
 
 
 def report(
@@ -124,55 +121,6 @@ def _compared(line: dict[str, Any]) -> tuple[Any, ...]:
     return line["metric"], *numbers, ends, p, line["prompts"], says
 
 
-def run_suite(
-    model: Annotated[str, typer.Option(metavar="NAME_OR_PATH", help="The model to try.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Shots, scores, report; the same folder resumes.")],
-    guides: Annotated[
-        str,
-        typer.Option(
-            metavar="first|middle|last|first+last|first+mid+last|all-equal",
-            help="Which pictures of the real clip are given; all-equal gives each way to as many items.",
-        ),
-    ] = "first",
-    suite: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE|DIR", help="A manifest, or a folder in the paper's layout; default: drawn here."),
-    ] = None,
-    masks: Annotated[bool, typer.Option("--masks", help="Give the motion masks, of the items that have one.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="So many items, evenly spread.")] = None,
-    metrics: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Some of the metrics; default: all.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Denoising steps; default: the model's.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="The seed of all shots.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the accelerator, else cpu.")] = None,
-    as_json: _Json = False,
-) -> None:
-    """Take a model through a benchmark: make its shots, score them beside the real clips, write the report.
-
-    Run again with another --model or other --guides and the same --out, it adds to the report.
-
-    Example: anisora evaluate run-suite --model bundled --guides first+last --limit 24 --out suite
-    """
-    from anisora.evaluation.run_suite import run
-    from anisora.evaluation.suite import known_metrics
-
-    names = known_metrics([name.strip() for name in metrics.split(",")]) if metrics else None
-    with progress_bars(quiet=as_json) as progress:
-        result = run(
-            model, out, setting=guides, suite=suite, with_masks=masks, limit=limit, metrics=names, steps=steps,
-            seed=seed, device=device, progress=progress, say=say,
-        )  # fmt: skip
-    if as_json:
-        print_json(result)
-    else:
-        say(
-            f"{result['made']} shots, {len(result['failed'])} failed, {len(result['skipped'])} without a picture; {out}"
-        )
-    if not result["made"]:
-        raise Failed("no shot was made", got=next(iter(result["failed"] or result["skipped"]), None))
-
-
 def export_vbench(
     clips: Annotated[list[Path], typer.Argument(metavar="CLIPS...", help="Videos and folders of them.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file: NAME_eval_results.json.")],
@@ -202,58 +150,3 @@ def export_vbench(
         total = f"{said['total']:.6f}" if said["complete"] else f"incomplete, lacks {', '.join(said['missing'])}"
         say(f"total {board}: {total}")
     say(f"wrote {found['path']}")
-
-
-def train_scorer(
-    votes: Annotated[Path, typer.Argument(metavar="VOTES.jsonl", help="Ratings of clips, or choices between two.")],
-    scores: Annotated[Path, typer.Option(metavar="DIR", help="The scores of the clips that were voted on.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the scorer and its card.")],
-    dimension: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of several dimensions in the file, this one.")
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option(metavar="regression|pairwise", help="Default: by what most votes are.")
-    ] = None,
-    as_json: _Json = False,
-) -> None:
-    """Train a scorer from what people said, and say how good it is on prompts that it has not seen.
-
-    The clips must have been scored: what the metrics measured are its features; sample ids in the votes are those there.
-
-    Example: anisora evaluate train-scorer votes.jsonl --scores eval --dimension smoothness --out scorer
-    """
-    from anisora.evaluation import scorers
-    from anisora.evaluation.records import RESULTS, read_records
-    from anisora.evaluation.votes import read_votes
-
-    if kind not in (None, "regression", "pairwise"):
-        raise BadRequest("unknown kind of scorer", got=kind, expected="regression or pairwise")
-    features = scorers.features_of(read_records(scores / RESULTS))
-    trained = scorers.train(read_votes(votes, dimension), features, kind)  # type: ignore[arg-type]
-    path = scorers.save(trained, out)
-    if as_json:
-        print_json({"path": str(path), "kind": trained.head.kind, **trained.figures})
-    else:
-        say(scorers.card(trained))
-        say(f"wrote {path}")
-
-
-def apply_scorer(
-    scorer: Annotated[Path, typer.Argument(metavar="SCORER", help="The --out of train-scorer.")],
-    folder: _Dir,
-    as_json: _Json = False,
-) -> None:
-    """Let a trained scorer score the clips of a folder of scores; adds lines of the backend `full` to it.
-
-    Example: anisora evaluate apply-scorer scorer eval
-    """
-    from anisora.evaluation import scorers
-    from anisora.evaluation.records import RESULTS, append_records, read_records
-
-    said = scorers.apply(scorer, read_records(folder / RESULTS))
-    append_records(folder / RESULTS, said)
-    if as_json:
-        print_json([record.to_json() for record in said])
-    else:
-        scored = sum(record.score is not None for record in said)
-        say(f"{scored} of {len(said)} clips scored for {said[0].metric}" if said else "no clips in the folder")
