@@ -1,4 +1,5 @@
-"""Laws of what the guide decoder learns from: the matching loss is lowest at the true match, and counts only real pairs."""
+"""Laws of what the guide decoder learns from: the matching loss is lowest at the true match, and counts only real pairs; the
+change loss asks for movement, not for its place."""
 
 import math
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from anisora.models.guide_decoder import GuideDecoder, Matched
-from anisora.training.sharpener import match_loss
+from anisora.training.sharpener import change_loss, change_ratio, match_loss
 
 PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
 
@@ -71,3 +72,30 @@ def test_matching_reaches_every_feature():
         gradient = decoder.get_parameter(name).grad
         assert gradient is not None, name
         assert gradient.abs().max() > 0, name
+
+
+def moving_square(starts: list[int]) -> torch.Tensor:
+    """Rows [N, 3, 16, 32] of a bright square two pixels wide, each with it at one place."""
+    rows = -torch.ones(len(starts), 3, 16, 32)
+    for row, start in zip(rows, starts, strict=True):
+        row[:, 6:8, start : start + 2] = 1
+    return rows
+
+
+def test_change_is_asked_for_and_not_its_place():
+    truth, one_clip = moving_square([4, 12, 20]), torch.zeros(3, dtype=torch.long)
+    guides = torch.cat([moving_square([0]), moving_square([24])] * 2, dim=1).expand(3, -1, -1, -1)
+    still = guides[:, :3]  # the guide before, held
+    beside = moving_square([5, 13, 21])  # moves as much, one pixel off
+    losses = [change_loss(out, truth, guides, one_clip).item() for out in (truth, beside, still)]
+    assert losses[0] == 0
+    assert losses[1] < losses[2] / 3
+    assert change_ratio(still, truth, guides, one_clip) == 0
+    assert change_ratio(beside, truth, guides, one_clip) == pytest.approx(1, abs=0.1)
+
+
+def test_rows_of_different_clips_are_not_set_beside_each_other():
+    truth, guides = moving_square([4, 4, 20, 20]), torch.zeros(4, 12, 16, 32)
+    two_clips = torch.tensor([0, 0, 1, 1])
+    assert math.isnan(change_ratio(truth, truth, guides, two_clips))  # within each, nothing changes
+    assert change_ratio(truth, truth, guides, torch.zeros(4, dtype=torch.long)) == 1

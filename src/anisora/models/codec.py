@@ -56,14 +56,17 @@ class Codec:
             return latent_BCFYX / self.vae.config.scaling_factor
         return self.normalise(latent_BCFYX)
 
-    @torch.no_grad()
     def decode(self, latent_BCFYX: Tensor) -> Tensor:
-        """The video [B, 3, T, H, W] of normalised latents, about [-1, 1], in the VAE's dtype."""
+        """The video [B, 3, T, H, W] of normalised latents, about [-1, 1], in the VAE's dtype.
+
+        Gradients flow only where the latents ask for them.
+        """
         num_frames = geometry.pixel_frames(latent_BCFYX.shape[2], self.strides.temporal)
-        latent_BCFYX = self.denormalise(latent_BCFYX.to(self.device, torch.float32))
-        if self.needs_odd_frames and latent_BCFYX.shape[2] % 2 == 0:
-            latent_BCFYX = torch.cat([latent_BCFYX, latent_BCFYX[:, :, -1:]], dim=2)
-        return self.vae.decode(latent_BCFYX.to(self.vae.dtype), return_dict=False)[0][:, :, :num_frames]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and latent_BCFYX.requires_grad):
+            latent_BCFYX = self.denormalise(latent_BCFYX.to(self.device, torch.float32))
+            if self.needs_odd_frames and latent_BCFYX.shape[2] % 2 == 0:
+                latent_BCFYX = torch.cat([latent_BCFYX, latent_BCFYX[:, :, -1:]], dim=2)
+            return self.vae.decode(latent_BCFYX.to(self.vae.dtype), return_dict=False)[0][:, :, :num_frames]
 
     @property
     def needs_odd_frames(self) -> bool:

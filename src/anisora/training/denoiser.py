@@ -39,6 +39,9 @@ class DenoiserSettings:
     """A key of objectives.OBJECTIVES; the exported scheduler's prediction_type."""
     t_shift: float = 2.0
     """Training times lean towards noise by this shift (objectives.shift_t)."""
+    pure_noise_prob: float = 0.5
+    """Share of samples that see noise alone, as the first step of every shot does: what moves, and where to, is decided
+    there, and a recipe of two steps has few others to correct it in."""
     text_dropout: float = 0.1
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
@@ -109,6 +112,7 @@ def denoiser_task(
         captions = ["" if rng.random() < settings.text_dropout else caption for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
         t = draw_t(settings.batch, settings.t_shift, generator)
+        t[torch.rand(settings.batch, generator=generator) < settings.pure_noise_prob] = 1.0
         noise = torch.randn(clean.shape, generator=generator)
         alpha, sigma = objective.mix(like(t, clean))
         noisy = alpha * clean + sigma * noise

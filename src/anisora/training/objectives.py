@@ -58,12 +58,13 @@ OBJECTIVES = {
         target=lambda clean, noise, alpha, sigma: alpha * noise - sigma * clean,
         to_clean=lambda noisy, predicted, alpha, sigma: alpha * noisy - sigma * predicted,
     ),
-    # x_0 itself, weighted as the velocity it implies, velocity = (x_t - x_0) / t; small t would drown all others
+    # x_0 itself, weighted as the velocity it implies, velocity = (x_t - x_0) / t, down to t = 1/2: with the weights of
+    # smaller t most of the gradient came from steps in which the clip can be seen through the noise
     "sample": Objective(
         mix=_flow_mix,
         target=lambda clean, noise, alpha, sigma: clean,
         to_clean=lambda noisy, predicted, alpha, sigma: predicted,
-        weight=lambda t: t.clamp_min(0.25) ** -2,
+        weight=lambda t: t.clamp_min(0.5) ** -2,
     ),
 }
 

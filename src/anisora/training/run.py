@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
 from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
 from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
+from anisora.training.joint import JointSettings, joint_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.sharpener import SharpenerSettings, predict_with, sharpener_task
 
-STAGES = ("codec", "denoiser", "sharpener")
+STAGES = ("codec", "denoiser", "sharpener", "joint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class ModelSettings:
     codec: CodecSettings = field(default_factory=CodecSettings)
     denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
     sharpener: SharpenerSettings = field(default_factory=SharpenerSettings)
+    joint: JointSettings = field(default_factory=JointSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,26 +115,55 @@ def _codec(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
 
 
 def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
+    decoder = _guide_decoder(config)
+    if config.model.sharpener.predicted_prob == 0:
+        return _sharpener_task(config, buckets, out, decoder, None)
+    tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
+    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+    for part in (transformer, encoder):
+        part.requires_grad_(False).eval()
+    return _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer))
+
+
+def _sharpener_task(config: TrainConfig, buckets: list[Bucket], out: Path, decoder: Any, denoiser: Any) -> Task:
+    """The guide decoder's task; `denoiser` is (tokenizer, text encoder, transformer), or None to do without."""
     from anisora.models.codec import Codec
     from anisora.training.text import embed, tokenize
 
     settings = config.model.sharpener
     codec = Codec(_trained_vae(config, buckets, out))
-    decoder = _guide_decoder(config)
     num_clips = min(settings.flow_clips, len(buckets[0].captions))
     flows = open_flows(config.data, num_clips, settings.frames, settings.flow_frames, out / "corpus")
-    if settings.predicted_prob == 0:
+    if denoiser is None:
         return sharpener_task(decoder, codec, buckets, flows, settings, None)
-    tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
-    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
-    transformer.requires_grad_(False).eval()
-    denoiser = config.model.denoiser
+    tokenizer, encoder, transformer = denoiser
 
     def embed_texts(captions: list[str]) -> Any:
-        return embed(encoder, *tokenize(tokenizer, captions, denoiser.max_text_tokens))
+        return embed(encoder, *tokenize(tokenizer, captions, config.model.denoiser.max_text_tokens))
 
-    predict = predict_with(transformer, embed_texts, codec, denoiser.objective)
+    predict = predict_with(transformer, embed_texts, codec, config.model.denoiser.objective)
     return sharpener_task(decoder, codec, buckets, flows, settings, predict)
+
+
+def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
+    from anisora.models.codec import Codec
+
+    settings = config.model.joint
+    tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
+    decoder = _guide_decoder(config)
+    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+    load_averaged(out / "sharpener", {"guide_decoder": decoder})
+    drawn = replace(config.model.sharpener, match_steps=0, predicted_prob=settings.predicted_prob)
+    config = replace(config, model=replace(config.model, sharpener=drawn))
+    sharpener = _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer))
+    shown = replace(
+        config.model.denoiser,
+        batch=settings.denoiser_batch,
+        pure_noise_prob=settings.pure_noise_prob,
+        half_rate_steps=0,
+    )
+    codec = Codec(_linear_vae(config, buckets, out))
+    return joint_task(sharpener, denoiser_task(transformer, encoder, tokenizer, codec, buckets, shown), settings)
 
 
 def _guide_decoder(config: TrainConfig) -> Any:
@@ -168,7 +199,7 @@ def _denoiser(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     return denoiser_task(transformer, encoder, tokenizer, codec, buckets, config.model.denoiser)
 
 
-_TASKS = {"codec": _codec, "sharpener": _sharpener, "denoiser": _denoiser}
+_TASKS = {"codec": _codec, "denoiser": _denoiser, "sharpener": _sharpener, "joint": _joint}
 
 
 def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) -> Path:
@@ -178,7 +209,8 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     from anisora.models.parts import mend_index
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
-    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+    last = out / ("joint" if "joint" in config.stages else "denoiser")
+    load_averaged(last, {"transformer": transformer, "text_encoder": encoder})
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder,
@@ -199,7 +231,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     mend_index(folder, type(pipeline).__name__)
     if "sharpener" in config.stages:
         decoder = _guide_decoder(config)
-        load_averaged(out / "sharpener", {"guide_decoder": decoder})
+        load_averaged(out / ("joint" if "joint" in config.stages else "sharpener"), {"guide_decoder": decoder})
         _halve(decoder)
         decoder.save_pretrained(folder / "guide_decoder")
     width, height, _ = config.data.buckets[0]

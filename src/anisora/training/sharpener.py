@@ -69,6 +69,8 @@ class SharpenerSettings:
     """Share of batches whose decoded frames drift in contrast and brightness away from the guides."""
     detail_weight: float = 0.5
     """Weight of `detail_loss`."""
+    change_weight: float = 1.0
+    """Weight of `change_loss`."""
     perceptual_weight: float = 1.0
     """Weight of the shift-tolerant LPIPS (measures.lpips) of every third frame; 0 needs no network for it."""
 
@@ -79,6 +81,8 @@ class Examples(NamedTuple):
     inputs: tuple[Tensor, Tensor, Tensor]
     target_B3HW: Tensor
     flow_B4HW: Tensor | None
+    clip_B: Tensor
+    """Which clip a row is of; rows of a clip stand together, in order of time."""
 
 
 def sharpener_task(
@@ -99,15 +103,16 @@ def sharpener_task(
         rng = numpy_rng(generator)
         if step < settings.match_steps:
             return matching_loss(decoder, *draw_pairs(buckets[0], flows, settings, rng), settings)
-        with torch.no_grad():
-            inputs, target, flow = draw_examples(codec, buckets, flows, settings, predict, rng, generator)
+        inputs, target, flow, clip_B = draw_examples(codec, buckets, flows, settings, predict, rng, generator)
         parts = decoder.parts(*inputs)
         out = parts.frame(inputs[0])
         total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
+        total = total + settings.change_weight * change_loss(out, target, inputs[1], clip_B)
         if settings.perceptual_weight:
             total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
         seen = {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
+        seen["change"] = round(change_ratio(out.detach(), target, inputs[1], clip_B), 3)
         if flow is not None:
             known, about = flow_loss(parts.matched, inputs[2], flow, settings)
             total = total + known + settings.flow_weight * flow_error(parts.flow_B4HW, flow)
@@ -208,7 +213,8 @@ def draw_examples(
     ]
     columns = [torch.cat(column) for column in zip(*rows, strict=True)]
     target = torch.cat([v.transpose(0, 1)[f] for v, f in zip(video, frames, strict=True)])
-    return Examples((columns[0], columns[1], columns[2]), target, flow)
+    clip_B = torch.repeat_interleave(torch.tensor([len(f) for f in frames]))
+    return Examples((columns[0], columns[1], columns[2]), target, flow, clip_B)
 
 
 def _ends(last: int, rng: np.random.Generator) -> list[int]:
@@ -362,3 +368,24 @@ def _detail(image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
     across = (image_B3HW[..., 1:] - image_B3HW[..., :-1]).abs()
     down = (image_B3HW[..., 1:, :] - image_B3HW[..., :-1, :]).abs()
     return functional.avg_pool2d(across, 8, 4), functional.avg_pool2d(down, 8, 4)
+
+
+def change_loss(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tensor) -> Tensor:
+    """How far the mean amount of change in each neighbourhood is off, between the rows of a clip and to its guides: asks
+    for as much movement as there is, without saying where to the pixel, as `detail_loss` does for drawing."""
+    pairs = zip(_changes(out, guides_B12HW, clip_B), _changes(target, guides_B12HW, clip_B), strict=True)
+    return torch.stack([(a - b).abs().mean() for a, b in pairs if len(a)]).sum()
+
+
+def change_ratio(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tensor) -> float:
+    """Change from row to row beside the target's: 1 moves as much. NaN without two rows of one clip."""
+    between, wanted = (_changes(each, guides_B12HW, clip_B)[0].mean() for each in (out, target))
+    return float(between / wanted)
+
+
+def _changes(rows_B3HW: Tensor, guides_B12HW: Tensor, clip_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean absolute change by neighbourhood: to the next row of the same clip, from the guide before, to the one after."""
+    is_next = clip_B[1:] == clip_B[:-1]
+    steps = (rows_B3HW[1:] - rows_B3HW[:-1])[is_next], rows_B3HW - guides_B12HW[:, :3], rows_B3HW - guides_B12HW[:, 3:6]
+    between, before, after = (functional.avg_pool2d(step.abs(), 8, 4) for step in steps)
+    return between, before, after

@@ -1,0 +1,49 @@
+"""The last stage of the bundled recipe: denoiser and guide decoder learn together from the frames that users get.
+
+Alone, a denoiser learns the mean of all that may happen, in which a limb that could be here or there is a smear at both
+places; the guide decoder can sharpen that but not move it. Here the loss on finished frames (detail, change and the
+perceptual distance among it) reaches through the decoders into the denoiser, which then settles for one place. Its own
+loss goes on beside it, so that whatever the frames do not ask about (motion areas, guides anywhere, little noise) stays
+learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anisora.training.loop import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSettings:
+    """How the two losses are set beside each other; what they show is said by the two stages' own settings."""
+
+    predicted_prob: float = 0.9
+    """As in SharpenerSettings, higher: the denoiser learns from its own predictions alone."""
+    denoiser_batch: int = 8
+    """Clips of the denoiser's own loss in a step."""
+    denoiser_weight: float = 1.0
+    pure_noise_prob: float = 0.25
+    """As in DenoiserSettings, lower: there the two losses contradict each other."""
+
+
+def joint_task(sharpener: Task, denoiser: Task, settings: JointSettings) -> Task:
+    """The modules and losses of both; `sharpener` must predict with the denoiser's own modules."""
+
+    def loss(step: int, generator: torch.Generator) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        total, seen = sharpener.loss(step, generator)  # type: ignore[misc]  # both give a pair
+        yield total, seen
+        own, _ = denoiser.loss(step, generator)  # type: ignore[misc]
+        yield settings.denoiser_weight * own, {"latent": round(own.item(), 4)}
+
+    return Task(
+        name="joint",
+        modules={**denoiser.modules, **sharpener.modules},
+        loss=loss,
+        samples_per_step=sharpener.samples_per_step,
+        matrices=denoiser.matrices,
+    )
