@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from anisora.errors import BadConfig
+from anisora.training import run
 from anisora.training.codec import CodecSettings, fit_linear_code, pixels
 from anisora.training.corpus import CorpusSettings, draw, open_corpus
 from anisora.training.examples import ConditionSettings, draw_area, draw_plan
@@ -44,6 +45,8 @@ MINIATURE = (
     "stages.codec.steps=4",
     "stages.sharpener.steps=3",
     "stages.denoiser.steps=4",
+    "model.joint.denoiser_batch=2",
+    "stages.joint.steps=2",
 )
 
 
@@ -112,10 +115,22 @@ def test_recipe_trains_resumes_and_exports(tmp_path):
     assert main(RECIPE, overrides, max_minutes=0) is None
     folder = main(RECIPE, overrides)
     assert folder == tmp_path / "run" / "export"
-    for stage, steps in (("codec", 4), ("denoiser", 4), ("sharpener", 3)):
+    for stage, steps in (("codec", 4), ("denoiser", 4), ("sharpener", 3), ("joint", 2)):
         rows = [json.loads(line) for line in (tmp_path / "run" / stage / "log.jsonl").open()]
         assert rows[-1]["step"] == steps - 1
     _stock_and_ours_open(folder)
+    _frames_teach_the_denoiser(overrides, tmp_path / "run")
+
+
+def _frames_teach_the_denoiser(overrides, out):
+    """The loss on finished frames alone reaches the transformer and its text."""
+    config = load_config(RECIPE, (*overrides, "model.joint.predicted_prob=1"))
+    task = run._joint(config, open_corpus(config.data, out / "corpus"), out)
+    on_frames, _ = next(iter(task.loss(0, torch.Generator().manual_seed(0))))
+    on_frames.backward()
+    for part in ("transformer", "text_encoder", "guide_decoder"):
+        gradients = [p.grad for p in task.modules[part].parameters() if p.grad is not None]
+        assert sum(gradient.abs().sum().item() for gradient in gradients) > 0, part
 
 
 def _stock_and_ours_open(folder):

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from anisora.training.loop import Task
+from anisora.training.loop import Loss, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,9 @@ class JointSettings:
 def joint_task(sharpener: Task, denoiser: Task, settings: JointSettings) -> Task:
     """The modules and losses of both; `sharpener` must predict with the denoiser's own modules."""
 
-    def loss(step: int, generator: torch.Generator) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        total, seen = sharpener.loss(step, generator)  # type: ignore[misc]  # both give a pair
-        yield total, seen
-        own, _ = denoiser.loss(step, generator)  # type: ignore[misc]
+    def loss(step: int, generator: torch.Generator) -> Iterator[Loss]:
+        yield _whole(sharpener, step, generator)
+        own, _ = _whole(denoiser, step, generator)
         yield settings.denoiser_weight * own, {"latent": round(own.item(), 4)}
 
     return Task(
@@ -47,3 +45,10 @@ def joint_task(sharpener: Task, denoiser: Task, settings: JointSettings) -> Task
         samples_per_step=sharpener.samples_per_step,
         matrices=denoiser.matrices,
     )
+
+
+def _whole(task: Task, step: int, generator: torch.Generator) -> Loss:
+    """The loss of a task that gives it in one part."""
+    loss = task.loss(step, generator)
+    assert isinstance(loss, tuple)
+    return loss
