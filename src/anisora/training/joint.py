@@ -23,7 +23,9 @@ class JointSettings:
 
     predicted_prob: float = 0.9
     """As in SharpenerSettings, higher: the denoiser learns from its own predictions alone."""
-    denoiser_batch: int = 8
+    change_weight: float = 4.0
+    """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
+    denoiser_batch: int = 6
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0
     pure_noise_prob: float = 0.25

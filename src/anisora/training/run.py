@@ -153,7 +153,12 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     decoder = _guide_decoder(config)
     load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
     load_averaged(out / "sharpener", {"guide_decoder": decoder})
-    drawn = replace(config.model.sharpener, match_steps=0, predicted_prob=settings.predicted_prob)
+    drawn = replace(
+        config.model.sharpener,
+        match_steps=0,
+        predicted_prob=settings.predicted_prob,
+        change_weight=settings.change_weight,
+    )
     config = replace(config, model=replace(config.model, sharpener=drawn))
     sharpener = _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer))
     shown = replace(
