@@ -26,7 +26,7 @@ MARGIN, STEP = 25, 50
 
 
 class _Separable(nn.Module):
-    """The weights of a 3 x 3 convolution of every frame, and of one over three frames, `dilation` apart."""
+    """A 3 x 3 convolution of every frame, then one over three frames, `dilation` apart."""
 
     def __init__(self, channels: int, filters: int, dilation: int) -> None:
         super().__init__()
@@ -35,6 +35,9 @@ class _Separable(nn.Module):
             2 * filters, filters, (3, 1, 1), padding=(dilation, 0, 0), dilation=(dilation, 1, 1), bias=False
         )
         self.layers = nn.Sequential(space, time)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return self.layers(x_BCTHW)
 
 
 class _Dilated(nn.Module):
@@ -47,11 +50,7 @@ class _Dilated(nn.Module):
         self.bn = nn.BatchNorm3d(4 * filters, eps=1e-3)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        pairs = [getattr(self, f"Conv3D_{dilation}").layers for dilation in DILATIONS]
-        # the four see the same frames, which one convolution with all their filters reads once
-        filters = torch.cat([space.weight for space, _ in pairs])
-        spaces = F.conv3d(x_BCTHW, filters, padding=(0, 1, 1)).chunk(len(pairs), dim=1)
-        return self.bn(torch.cat([time(part) for (_, time), part in zip(pairs, spaces, strict=True)], dim=1))
+        return self.bn(torch.cat([getattr(self, f"Conv3D_{dilation}")(x_BCTHW) for dilation in DILATIONS], dim=1))
 
 
 class _Block(nn.Module):
