@@ -146,7 +146,7 @@ def part_hashes(small_HW: NDArray[np.uint8]) -> Hashes:
     along_x_NYU = np.asarray(cv2.dct(pictures_NYX.reshape(-1, 32), flags=cv2.DCT_ROWS)).reshape(-1, 32, 32)[..., :8]
     columns = np.ascontiguousarray(along_x_NYU.swapaxes(1, 2)).reshape(-1, 32)
     low_NUV = np.asarray(cv2.dct(columns, flags=cv2.DCT_ROWS)).reshape(-1, 8, 32)[..., :8]
-    coefficients = np.ascontiguousarray(low_NUV.swapaxes(1, 2)).reshape(len(PARTS), -1)
+    coefficients = low_NUV.swapaxes(1, 2).reshape(len(PARTS), -1).astype(np.float32, copy=False)
     mirror = np.tile(np.where(np.arange(8) % 2, -1, 1), 8).astype(np.float32)
     return np.concatenate([hash_bits(coefficients), hash_bits(coefficients * mirror)])
 

@@ -432,7 +432,9 @@ def encode_clips(batch: ClipBatch, encoding: Encoding, key: str, *, note: Note, 
     for job in jobs:
         made = made_by_id[job.clip_id]
         word = None if made.reason else str(job.path.relative_to(batch.out))
-        details = {"sha256": made.sha256 or "", "num_bytes": made.num_bytes, "is_copied": made.is_copied}
+        details: dict[str, float | int | str] = {
+            "sha256": made.sha256 or "", "num_bytes": made.num_bytes, "is_copied": made.is_copied,
+        }  # fmt: skip
         score = Score(
             name="file", version=1, unit="class", raw=word, reason=made.reason, details={} if made.reason else details
         )
