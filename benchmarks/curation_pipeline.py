@@ -8,12 +8,14 @@ Whether clips are exact to the frame.
 
 select  a table of that many clips is decided again with other thresholds, read and written back; the manifest hash is
         made too. No video exists, so none can be decoded
-kept    raw videos to encoded clips, a share of which is kept. Ours: one run of `curate` (the scan with every cheap column,
-        shots, selection by flow, one encode of each survivor, shards, report); the bound that keeps the share is looked
+kept    raw videos to encoded clips, a share of which is kept. Ours: one `anisora curate` (the scan with every cheap column,
+        shots, selection by flow, a file for each survivor, shards, report); the bound that keeps the share is looked
         up in an unmeasured run before. Theirs: `scenedetect detect-content split-video` with its defaults (every clip is
-        encoded), then one pass over every clip for each score beyond the cuts, by the public tools of `curation_scan`.
-        Both encode by x264 at the size of the source: theirs veryfast, crf 22, ours what `curate` does by default or, with
-        --same-encoder, as theirs
+        encoded), then one pass over every clip for each of the scores of `curation_scan`, by its public tools; the ratios
+        are given without the pass for the cut signal too, as the split has seen the cuts.
+        `curate` copies survivors that can be cut out of the source as they are and encodes the others, so ours is run
+        twice a round: as it is by default, and with every survivor encoded as PySceneDetect does it (x264, veryfast,
+        crf 22). All is in the size of the source
 exact   every clip of the videos, nothing filtered: has it the frames of its span, no fewer, no neighbour's, at their
         times? The same question to `scenedetect split-video`, by its own list of scenes
 engine  start and memory of the default engine against Ray Data, for the same toy: a sleep and a small row a unit
@@ -41,6 +43,7 @@ from typing import Any
 import numpy as np
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's programs are compiled anew in every process
 
 
 def main() -> None:
@@ -56,7 +59,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=1_000_000, help="rows of the table (select)")
     parser.add_argument("--share", type=float, default=0.25, help="of the clips that are kept (kept)")
     parser.add_argument("--rounds", type=int, default=3, help="alternations")
-    parser.add_argument("--same-encoder", action="store_true", help="encode as PySceneDetect does by default (kept)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args()
 
@@ -158,34 +160,57 @@ def random_table(count: int) -> Any:
 # ---------------------------------------------------------------------------------------------------------------- kept
 
 
+CUTS = "cut signal"
+
+#: PySceneDetect's own function, which takes clip after clip in one process as its command does not
+DETECT = """
+import sys, cv2
+from scenedetect import ContentDetector, detect
+cv2.setNumThreads(1)
+for name in sys.argv[1:]:
+    detect(name, ContentDetector())
+"""
+
+
 def kept_figures(options: argparse.Namespace) -> dict[str, Any]:
     """Raw videos to kept clips: ours and the usual chain, in turn."""
+    from anisora.curation.materialise import Encoding
+
     if not options.videos:
         raise SystemExit("kept needs videos")
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         least = _least_flow(options.videos, Path(folder) / "all", options.share)
+    as_theirs = Encoding(copy_bits_per_px=0, quality=22, preset="veryfast")
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            with measured() as ours:
-                ours_kept = _ours(options.videos, Path(folder) / "ours", least, options.same_encoder)
-            with measured() as theirs:
-                theirs_kept, costs = _theirs(options.videos, Path(folder) / "theirs", options.share)
-        rounds.append({"ours": ours, "theirs": theirs | costs, "kept_of": [ours_kept, theirs_kept]})
-        print(rounds[-1], file=sys.stderr)
-    ratios = [r["theirs"]["cpu_s"] / r["ours"]["cpu_s"] for r in rounds]
+            one = {
+                "ours": _ours(options.videos, Path(folder) / "ours", least, Encoding()),
+                "ours, encoded as theirs": _ours(options.videos, Path(folder) / "encoded", least, as_theirs),
+                "theirs": _theirs(options.videos, Path(folder) / "theirs", options.share),
+            }
+        rounds.append(one)
+        print(one, file=sys.stderr)
+    ratios = {
+        who: [one["theirs"]["cpu_s"] / one[who]["cpu_s"] for one in rounds]
+        for who in ("ours", "ours, encoded as theirs")
+    }
+    seen = [1 - one["theirs"]["passes"][CUTS] / one["theirs"]["cpu_s"] for one in rounds]
+    for who in list(ratios):
+        ratios[f"{who}, no pass for cuts"] = [r * s for r, s in zip(ratios[who], seen, strict=True)]
     return {
         "videos": [path.name for path in options.videos],
         "share": options.share,
-        "command": " ".join(split_command(Path("VIDEO"), Path("OUT"))),
+        "ours": " ".join(curate_command([Path("VIDEO")], Path("OUT"), Path("CONFIG"))),
+        "theirs": " ".join(split_command(Path("VIDEO"), Path("OUT"))),
         "passes": {name: " ".join(commands[0]) for name, commands in passes([Path("CLIP")]).items()},
-        "ratio": statistics.median(ratios),
+        "ratio": {who: statistics.median(each) for who, each in ratios.items()},
         "ratios": ratios,
         "rounds": rounds,
     }
 
 
-def _config(same_encoder: bool = False, **select: Any) -> Any:
+def _config(encoding: Any = None, **select: Any) -> Any:
     """Every cheap column and nothing else."""
     from anisora.curation.config import CaptionChoice, CurateConfig
     from anisora.curation.materialise import Encoding
@@ -193,7 +218,7 @@ def _config(same_encoder: bool = False, **select: Any) -> Any:
 
     return CurateConfig(
         text="none", heads="none", aesthetic=None, caption=CaptionChoice(backend="none"), longest_s=1e6,
-        encode=Encoding(quality=22, preset="veryfast") if same_encoder else Encoding(),
+        encode=encoding or Encoding(),
         select=Rules(without={}, repeats=False, opening_ending=False, **select),
     )  # fmt: skip
 
@@ -208,12 +233,34 @@ def _least_flow(videos: list[Path], out: Path, share: float) -> float:
     return flows[max(0, round(share * len(flows)) - 1)]
 
 
-def _ours(videos: list[Path], out: Path, least: float, same_encoder: bool) -> str:
-    """One run: scan, shots, cheap measures, the clips with so much flow, one encode of each."""
-    from anisora.curation.pipeline import curate
+def _ours(videos: list[Path], out: Path, least: float, encoding: Any) -> dict[str, Any]:
+    """One run: scan, shots, cheap measures, the clips with so much flow, a file of each. CPU seconds, also by stage."""
+    from anisora.curation.cells import CellStore
+    from anisora.curation.ledger import Ledger
+    from anisora.curation.pipeline import LEDGER
+    from anisora.settings import plain
 
-    result = curate(videos, out, _config(same_encoder, between={"flow": (least, None)}), workers=1)
-    return f"{result.kept} of {result.clips}"
+    config = out.with_suffix(".json")
+    config.write_text(json.dumps(plain(_config(encoding, between={"flow": (least, None)}))))
+    with measured() as figures:
+        said = subprocess.run(curate_command(videos, out, config), check=True, capture_output=True).stdout
+    result = json.loads(said)
+    files = [row for row in CellStore(out).read("cells").to_pylist() if row["name"] == "file" and row["word"]]
+    with Ledger(out / LEDGER) as ledger:
+        stages = {row["stage"]: round(row["cpu_s"], 2) for row in ledger.costs()}
+    return {
+        **figures,
+        "stages": stages,
+        "kept": f"{result['kept']} of {result['clips']}",
+        "copied": sum(json.loads(row["details"])["is_copied"] for row in files),
+        "kept_bytes": sum(json.loads(row["details"])["num_bytes"] for row in files),
+    }
+
+
+def curate_command(videos: list[Path], out: Path, config: Path) -> list[str]:
+    """The command of ours, in a process of its own as those of the others are."""
+    words = [sys.executable, "-m", "anisora", "curate", *map(str, videos), "--out", str(out), "--config", str(config)]
+    return [*words, "--workers", "1", "--json"]
 
 
 def split_command(video: Path, out: Path) -> list[str]:
@@ -224,23 +271,26 @@ def split_command(video: Path, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _theirs(videos: list[Path], out: Path, share: float) -> tuple[str, dict[str, float]]:
+def _theirs(videos: list[Path], out: Path, share: float) -> dict[str, Any]:
     """PySceneDetect splits and encodes everything; then every clip is read again for every score; a share is kept."""
     out.mkdir(parents=True)
-    with measured() as split:
-        for video in videos:
-            subprocess.run(split_command(video, out), check=True, capture_output=True)
-    clips = sorted(out.glob("*.mp4"))
-    costs = {"split": split["cpu_s"]}
-    for name, commands in passes(clips).items():
-        with measured() as one:
-            for command in commands:
-                subprocess.run(command, check=True, capture_output=True)
-        costs[name] = one["cpu_s"]
-    kept = max(1, round(share * len(clips)))
-    for clip in clips[kept:]:  # which ones costs nothing either way
-        clip.unlink()
-    return f"{kept} of {len(clips)}", costs
+    costs: dict[str, float] = {}
+    with measured() as whole:
+        with measured() as split:
+            for video in videos:
+                subprocess.run(split_command(video, out), check=True, capture_output=True)
+        clips = sorted(out.glob("*.mp4"))
+        costs["split"] = split["cpu_s"]
+        for name, commands in passes(clips).items():
+            with measured() as one:
+                for command in commands:
+                    subprocess.run(command, check=True, capture_output=True)
+            costs[name] = one["cpu_s"]
+        kept = max(1, round(share * len(clips)))
+        for clip in clips[kept:]:  # which ones costs nothing either way
+            clip.unlink()
+    size = sum(clip.stat().st_size for clip in clips[:kept])
+    return {**whole, "passes": costs, "kept": f"{kept} of {len(clips)}", "kept_bytes": size}
 
 
 def passes(clips: list[Path]) -> dict[str, list[list[str]]]:
@@ -251,9 +301,9 @@ def passes(clips: list[Path]) -> dict[str, list[list[str]]]:
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     found: dict[str, list[list[str]]] = {}
     for name, tool in TOOLS.items():
-        if name == "cut signal":
-            continue  # the split has it
-        if tool[1] == "-c":
+        if name == CUTS:
+            found[name] = [[sys.executable, "-c", DETECT, *map(str, clips)]]
+        elif tool[1] == "-c":
             code = textwrap.indent(tool[2].replace("sys.argv[1]", "name"), "    ")
             found[name] = [[tool[0], "-c", f"import sys\nfor name in sys.argv[1:]:\n{code}", *map(str, clips)]]
         else:

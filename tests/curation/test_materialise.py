@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anisora.curation.materialise import Encoding, Job, materialise
-from anisora.errors import WriteFailed
+from anisora.curation.materialise import Encoding, Job, Made, materialise
+from anisora.errors import BadConfig, WriteFailed
+from anisora.media.packets import decoding_times
 from anisora.media.reader import read_video
 from anisora.media.span import SpanReader, read_frames
 from anisora.records import Span
@@ -118,6 +120,103 @@ def test_clips_have_their_frames_at_their_times_and_no_other(name: str, tmp_path
         assert result.sha256 == hashlib.sha256(job.path.read_bytes()).hexdigest()
 
 
+def cut(
+    source: Path, bounds: list[tuple[int, int]], encoding: Encoding, **options: Any
+) -> tuple[list[Job], list[Made]]:
+    """Those stretches of a source as clips: what was asked for, and what came of it."""
+    pts, base = true_pts(source)
+    jobs = [
+        Job(
+            clip_id=f"{a}-{b}", span=span(pts, base, a, b), crop_xywh_px=options.get("crop_xywh_px"), fps=Fraction(24),
+            path=source.parent / f"out/{a}-{b}{encoding.suffix}",
+        )
+        for a, b in bounds
+    ]  # fmt: skip
+    made = {result.clip_id: result for result in materialise(source, jobs, encoding, np.array(pts))}
+    return jobs, [made[job.clip_id] for job in jobs]
+
+
+def assert_is_copy(source: Path, job: Job, result: Made) -> None:
+    """The clip's file shows exactly what the source shows within the span, to the last bit and at the same times."""
+    assert result.reason is None, result.message
+    assert result.is_copied
+    whole, clip = read_video(source), read_video(job.path)
+    start, end = job.span.start_frame, job.span.end_frame
+    assert (clip.frames_THWC == whole.frames_THWC[start:end]).all()
+    assert [t - clip.times_s[0] for t in clip.times_s] == [t - whole.times_s[start] for t in whole.times_s[start:end]]
+    assert result.num_frames == end - start
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("cfr", ".mp4"), ("23.976", ".mp4"), ("vfr", ".mp4"), ("matroska", ".mp4"), ("matroska", ".mkv")],
+)
+def test_a_clip_between_key_frames_is_copied(name: str, suffix: Any, tmp_path: Path):
+    source = SOURCES[name](tmp_path)
+    jobs, made = cut(source, [(0, 25), (25, 75), (100, 120)], Encoding(suffix=suffix, copy_bits_per_px=8))
+    for job, result in zip(jobs, made, strict=True):
+        assert_is_copy(source, job, result)
+
+
+@pytest.mark.parametrize(("name", "starts"), [("cfr", {0, 25}), ("open gop", {0})])
+def test_what_is_copied_is_exact_wherever_it_ends(name: str, starts: set[int], tmp_path: Path):
+    source = SOURCES[name](tmp_path)
+    bounds = [(a, a + length) for a in (0, 25, 26) for length in (1, 2, 3, 4, 5, 6, 7, 25)]
+    jobs, made = cut(source, bounds, Encoding(copy_bits_per_px=8))
+    copied = [(job, result) for job, result in zip(jobs, made, strict=True) if result.is_copied]
+    for job, result in copied:
+        assert_is_copy(source, job, result)
+    assert {job.span.start_frame for job, _ in copied} == starts  # open key frames need what was before them
+    assert len(copied) < len(starts) * 8  # some end between a picture and one that it is made of
+
+
+@pytest.mark.parametrize("name", ["transport stream", "10 bit", "raw stream", "rgb"])
+def test_what_is_stored_otherwise_is_encoded(name: str, tmp_path: Path):
+    _, (result,) = cut(SOURCES[name](tmp_path), [(0, 25)], Encoding(copy_bits_per_px=100))
+    assert result.reason is None, result.message
+    assert not result.is_copied
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options"),
+    [
+        (Encoding(copy_bits_per_px=0), {}),
+        (Encoding(copy_bits_per_px=0.01), {}),
+        (Encoding(copy_bits_per_px=8), {"crop_xywh_px": (0, 0, 80, 64)}),
+        (Encoding(copy_bits_per_px=8, codec="libvpx-vp9"), {}),
+    ],
+)
+def test_what_is_wanted_otherwise_is_encoded(encoding: Encoding, options: dict[str, Any], tmp_path: Path):
+    _, (result,) = cut(SOURCES["cfr"](tmp_path), [(0, 25)], encoding, **options)
+    assert result.reason is None, result.message
+    assert not result.is_copied
+
+
+def test_a_turned_source_is_not_copied(tmp_path: Path):
+    source = turn(SOURCES["cfr"](tmp_path), tmp_path / "turned.mp4")
+    _, (result,) = cut(source, [(0, 25)], Encoding(copy_bits_per_px=8))
+    assert result.reason is None, result.message
+    assert not result.is_copied
+
+
+def test_packets_are_decoded_before_they_are_shown():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        shown = np.cumsum(rng.integers(1, 50, 30))
+        order = np.argsort(np.arange(30) + rng.uniform(0, 6, 30))
+        pts = [int(stamp) for stamp in shown[order]]
+        dts = decoding_times(pts)
+        assert all(early <= late for early, late in zip(dts, pts, strict=True))
+        assert all(a < b for a, b in pairwise(dts))
+    assert decoding_times([3, 5, 9]) == [3, 5, 9]
+    assert decoding_times([0, 8, 4]) == [-4, 0, 4]
+
+
+def test_a_limit_below_nothing_is_refused():
+    with pytest.raises(BadConfig, match="copy_bits_per_px"):
+        Encoding(copy_bits_per_px=-1)
+
+
 @pytest.mark.parametrize("codec", ["libsvtav1", "libvpx-vp9"])
 def test_other_encoders(codec: str, tmp_path: Path):
     from anisora.media.encoders import is_available
@@ -148,14 +247,10 @@ def test_a_crop_shows_the_same_pixels(tmp_path: Path, picture: Callable[..., np.
     assert np.abs(clip - whole).mean() < 1.5
 
 
-def test_a_turned_source_comes_out_upright(tmp_path: Path, picture: Callable[..., np.ndarray]):
+def turn(plain: Path, turned: Path) -> Path:
+    """The video with a note that it is to be shown turned by a quarter."""
     import av
 
-    from anisora.media.writer import write_video
-
-    frames = np.stack([picture(seed, 96, 64) for seed in range(4)])
-    plain = write_video(tmp_path / "plain.mp4", frames, 24, quality=4)
-    turned = tmp_path / "turned.mp4"
     with av.open(str(plain)) as source, av.open(str(turned), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
@@ -167,6 +262,15 @@ def test_a_turned_source_comes_out_upright(tmp_path: Path, picture: Callable[...
     quarter = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
     data[place : place + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
     turned.write_bytes(data)
+    return turned
+
+
+def test_a_turned_source_comes_out_upright(tmp_path: Path, picture: Callable[..., np.ndarray]):
+    from anisora.media.writer import write_video
+
+    frames = np.stack([picture(seed, 96, 64) for seed in range(4)])
+    plain = write_video(tmp_path / "plain.mp4", frames, 24, quality=4)
+    turned = turn(plain, tmp_path / "turned.mp4")
     whole = read_video(turned).frames_THWC
     assert whole.shape[1:3] == (96, 64)
     pts, base = true_pts(turned)

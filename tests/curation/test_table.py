@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import struct
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -33,6 +36,8 @@ from anisora.curation.shards import (
 )
 from anisora.errors import BadConfig, BadInput, Failed
 from anisora.measures.camera import KINDS
+
+from .runs import PATHS
 
 RULES = Rules(
     between={"duration_s": (2.0, 8.0), "flow": (0.5, None), "text_cover": (None, 0.02)}, without={"camera": ("still",)}
@@ -419,3 +424,17 @@ def test_parallel_tars_have_the_same_numbers_and_ids(made: tuple[Path, pa.Table]
     assert not damaged_shards(out, "latents")
     assert write_parallel(out, "latents", "a" * 64, encode) == {"written": 0, "kept": 4}
     assert write_parallel(out, "latents", "b" * 64, encode) == {"written": 4, "kept": 0}
+
+
+def test_rows_are_written_without_pandas_which_can_be_asked_for_later(tmp_path: Path):
+    if importlib.util.find_spec("pandas") is None:
+        pytest.skip("no pandas here")
+    code = """
+import sys
+from anisora.curation.cells import CellStore, word_cell
+store = CellStore(sys.argv[1])
+store.write("cells", "key", [word_cell("clip", "name", "key", "word")])
+print("pandas" in sys.modules, store.read("cells").to_pandas()["word"][0])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=PATHS)
+    assert done.stdout.split() == ["False", "word"], done.stderr

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class CellStore:
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
         self.folder = Path(out) / "results"
+        _leave_pandas_alone()
 
     def write(self, kind: str, unit_key: str, rows: Sequence[Mapping[str, Any]]) -> Path | None:
         """Writes the rows of one unit as one file (`kind` is `cells` or `spans`); doing it twice changes nothing."""
@@ -171,6 +173,31 @@ class CellStore:
             else:
                 path.unlink()
         return removed
+
+
+@cache
+def _leave_pandas_alone() -> None:
+    """Has pyarrow find no pandas when it makes its first array from a list.
+
+    It looks then, and only then, whether the list might be a Series, for which it imports pandas: half a second in every
+    worker that never sees one. Asked for a DataFrame, it looks again.
+    """
+    if "pandas" in sys.modules:
+        return
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas:
+    """A finder of modules that says there is no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,26 +133,36 @@ def part_hashes(small_HW: NDArray[np.uint8]) -> Hashes:
     from anisora.curation.observers.phash import hash_bits
 
     height, width = small_HW.shape
-    low = []
-    for left, top, right, bottom in PARTS:
-        size = ((right - left) * width, (bottom - top) * height)
-        middle = ((left + right) / 2 * width - 0.5, (top + bottom) / 2 * height - 0.5)
-        part = cv2.resize(small_HW, (32, 32), interpolation=cv2.INTER_AREA) if size == (width, height) else None
-        if part is None:
-            scale = np.array(
-                [[size[0] / 32, 0, middle[0] - size[0] / 32 * 15.5], [0, size[1] / 32, middle[1] - size[1] / 32 * 15.5]]
+    pictures_NYX = np.empty((len(PARTS), 32, 32), np.float32)
+    for number, placed in enumerate(_placed_parts(width, height)):
+        if placed is None:
+            pictures_NYX[number] = cv2.resize(small_HW, (32, 32), interpolation=cv2.INTER_AREA)
+        else:
+            how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            pictures_NYX[number] = cv2.warpAffine(
+                small_HW, placed, (32, 32), flags=how, borderMode=cv2.BORDER_REPLICATE
             )
-            part = cv2.warpAffine(
-                small_HW,
-                scale,
-                (32, 32),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-        low.append(cv2.dct(part.astype(np.float32))[:8, :8].ravel())
-    coefficients = np.stack(low).astype(np.float32)
+    # the cosine transform in two dimensions is that along rows, and then along columns: of all parts at once
+    along_x_NYU = np.asarray(cv2.dct(pictures_NYX.reshape(-1, 32), flags=cv2.DCT_ROWS)).reshape(-1, 32, 32)[..., :8]
+    columns = np.ascontiguousarray(along_x_NYU.swapaxes(1, 2)).reshape(-1, 32)
+    low_NUV = np.asarray(cv2.dct(columns, flags=cv2.DCT_ROWS)).reshape(-1, 8, 32)[..., :8]
+    coefficients = low_NUV.swapaxes(1, 2).reshape(len(PARTS), -1).astype(np.float32, copy=False)
     mirror = np.tile(np.where(np.arange(8) % 2, -1, 1), 8).astype(np.float32)
     return np.concatenate([hash_bits(coefficients), hash_bits(coefficients * mirror)])
+
+
+@cache
+def _placed_parts(width_px: int, height_px: int) -> list[NDArray[np.float64] | None]:
+    """For each of `PARTS` the affine map from 32 x 32 pixels into a picture of that size; None for all of it."""
+    found: list[NDArray[np.float64] | None] = []
+    for left, top, right, bottom in PARTS:
+        scale_x, scale_y = (right - left) * width_px / 32, (bottom - top) * height_px / 32
+        if (scale_x * 32, scale_y * 32) == (width_px, height_px):
+            found.append(None)
+            continue
+        middle_x, middle_y = (left + right) / 2 * width_px - 0.5, (top + bottom) / 2 * height_px - 0.5
+        found.append(np.array([[scale_x, 0, middle_x - scale_x * 15.5], [0, scale_y, middle_y - scale_y * 15.5]]))
+    return found
 
 
 def alike(

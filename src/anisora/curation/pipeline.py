@@ -37,7 +37,7 @@ from anisora.curation.repeats import MARKS, find_marks
 from anisora.curation.select import KEEP, Rules, Selection, select
 from anisora.curation.shards import write_shards
 from anisora.curation.sources import Source, find_sources, text_of
-from anisora.curation.tasks import ClipTask, caption_cell, caption_row, file_view, load_signals
+from anisora.curation.tasks import ClipBatch, ClipTask, caption_cell, caption_row, file_view, load_signals
 from anisora.files import remove_partials, write_atomic
 from anisora.settings import plain
 from anisora.store import content_hash
@@ -404,15 +404,14 @@ class _Run:
                     for use in uses
                 ]
                 key = content_hash([task, cells])
+                path = _path(sources[sha])
+                batch = ClipBatch(out=self.out, key=key, path=path, files=files, errors=errors, tasks=part)
                 unit = Unit(
                     key=key,
                     task=f"anisora.curation.tasks:{task}",
-                    arguments={
-                        "out": self.out, "unit_key": key, "path": _path(sources[sha]), "files": files,
-                        "errors": errors, "tasks": part, **extra,
-                    },
+                    arguments={"batch": batch, **extra},
                     deadline_s=self._deadline_s(sum(float(one.span.duration_s) for one in part)),
-                )  # fmt: skip
+                )
                 units.append((unit, cells))
         return units
 
@@ -454,7 +453,7 @@ class _Run:
             middles.setdefault(row["source_sha256"], set()).add((row["start_frame"] + row["end_frame"]) // 2)
         told = []
         for unit, cells in units:
-            frames = sorted(middles[unit.arguments["tasks"][0].row["source_sha256"]])
+            frames = sorted(middles[unit.arguments["batch"].tasks[0].row["source_sha256"]])
             told.append((replace(unit, arguments={**unit.arguments, "middles": frames}), cells))
         return told
 

@@ -22,6 +22,9 @@ from anisora.records import Shot, Transition
 
 _log = logging.getLogger(__name__)
 
+#: frames; TransNetV2 was trained on windows of so many (Soucek and Lokoc 2020)
+_LONGEST_WINDOW = 100
+
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Small frames [T, 27, 48, 3] -> the probability of a transition at each, [T]."""
 
@@ -280,23 +283,41 @@ def _asked(
     cut: Mapping[str, NDArray], doubts: list[tuple[int, int]], params: ShotParams, network: Network | None
 ) -> list[Boundary]:
     """What the network says of the places in doubt; nothing where it cannot be had."""
-    pictures, count = _Pictures(cut), len(cut["index"])
+    pictures = _Pictures(cut)
     found: list[Boundary] = []
-    for start, end in doubts:
-        first, last = max(0, start - params.context), min(count, end + params.context)
+    for first, last, places in _windows(doubts, params.context, len(cut["index"]), pictures):
         tiny = pictures.stretch(first, last)
-        if tiny is None:
-            continue
+        assert tiny is not None  # as each part of it is stored
         try:
             probability = (network or _transnet())(tiny)
         except AnisoraError as reason:
             _log.warning("%d doubtful places are left uncut: %s", len(doubts), reason)
             return []
-        low, high = max(0, start - 3 - first), end + 3 - first
-        kept = np.zeros_like(probability)
-        kept[low:high] = probability[low:high]
-        found += [_shifted(b, first) for b in _of_probability(kept, params.in_doubt)]
+        for start, end in places:
+            low, high = max(0, start - 3 - first), end + 3 - first
+            kept = np.zeros_like(probability)
+            kept[low:high] = probability[low:high]
+            found += [_shifted(b, first) for b in _of_probability(kept, params.in_doubt)]
     return found
+
+
+def _windows(
+    doubts: list[tuple[int, int]], context: int, count: int, pictures: _Pictures
+) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """Stretches [first, last) to show to the network, and the places in each; those that are not stored are left out.
+
+    Places whose surroundings overlap share one, unless it were longer than the network was trained on.
+    """
+    windows: list[tuple[int, int, list[tuple[int, int]]]] = []
+    for start, end in doubts:
+        first, last = max(0, start - context), min(count, end + context)
+        if pictures.stretch(first, last) is None:
+            continue
+        if windows and first < windows[-1][1] and last - windows[-1][0] <= _LONGEST_WINDOW:
+            windows[-1] = windows[-1][0], last, [*windows[-1][2], (start, end)]
+        else:
+            windows.append((first, last, [(start, end)]))
+    return windows
 
 
 def _asked_everywhere(cut: Mapping[str, NDArray], params: ShotParams, network: Network | None) -> list[Boundary]:

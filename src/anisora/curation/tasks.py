@@ -265,6 +265,30 @@ class ClipTask:
         return crop_text(self.crop_xywh_px)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """Some clips of one source that a worker takes together.
+
+    `out` is the run's folder and `key` what the batch's results are filed under; `files` say which file holds the
+    signals of which observer, `errors` why one has none.
+    """
+
+    out: Path
+    key: str
+    path: Path
+    files: Mapping[str, str]
+    errors: Mapping[str, str]
+    tasks: Sequence[ClipTask]
+
+    def load_signals(self) -> Scan:
+        """The signals of the source."""
+        return load_signals(self.out, self.files, self.errors, self.path)
+
+    def write(self, cells: Sequence[Mapping[str, Any]]) -> None:
+        """Files the cells of the batch."""
+        CellStore(self.out).write("cells", self.key, cells)
+
+
 def crop_text(crop: tuple[int, int, int, int] | None) -> str:
     """A crop as text, empty for the whole picture."""
     return "" if crop is None else ",".join(map(str, crop))
@@ -296,30 +320,19 @@ def _loader(reader: SpanReader, span: Span, pts_T: np.ndarray) -> Callable[[Sequ
     return load
 
 
-def score_clips(
-    out: Path,
-    unit_key: str,
-    path: Path,
-    files: Mapping[str, str],
-    errors: Mapping[str, str],
-    tasks: Sequence[ClipTask],
-    measures: Sequence[Measuring],
-    *,
-    note: Note,
-    skip: Skip,
-) -> dict[str, Any]:
+def score_clips(batch: ClipBatch, measures: Sequence[Measuring], *, note: Note, skip: Skip) -> dict[str, Any]:
     """The measures that need pixels, of some clips of one source."""
     note("open")
-    scan = load_signals(out, files, errors, path)
+    scan = batch.load_signals()
     by_name = {use.name: use for use in measures}
     cells = []
-    with SpanReader(path) as reader:
-        for task, view in clip_views(scan, tasks, reader):
+    with SpanReader(batch.path) as reader:
+        for task, view in clip_views(scan, batch.tasks, reader):
             for name in task.lacks:
                 use = by_name[name]
                 crop = task.view if use.follows_crop else ""
                 cells.append(_measured(task.clip_id, use, view, crop, note, skip, f"{name} of {task.clip_id}"))
-    CellStore(out).write("cells", unit_key, cells)
+    batch.write(cells)
     return {"num_cells": len(cells)}
 
 
@@ -327,29 +340,18 @@ def score_clips(
 
 
 def crop_clips(
-    out: Path,
-    unit_key: str,
-    path: Path,
-    files: Mapping[str, str],
-    errors: Mapping[str, str],
-    tasks: Sequence[ClipTask],
-    settings: Any,
-    key: str,
-    middles: Sequence[int],
-    *,
-    note: Note,
-    skip: Skip,
+    batch: ClipBatch, settings: Any, key: str, middles: Sequence[int], *, note: Note, skip: Skip
 ) -> dict[str, Any]:
     """For each clip the largest part of the picture that no overlay touches, as `x,y,w,h`, or why there is none.
 
     `middles` are the middle frames of all clips of the source, by which its logos are known.
     """
     note("open")
-    scan = load_signals(out, files, errors, path)
+    scan = batch.load_signals()
     cells = []
-    with SpanReader(path) as reader:
+    with SpanReader(batch.path) as reader:
         logos = source_logos(scan, middles, reader)
-        for task, view in clip_views(scan, tasks, reader):
+        for task, view in clip_views(scan, batch.tasks, reader):
             if (part := f"crop {task.clip_id}") in skip:
                 cells.append(word_cell(task.clip_id, "crop", key, None, reason=skip[part], is_fault=True))
                 continue
@@ -363,7 +365,7 @@ def crop_clips(
                         task.clip_id, "crop", key, None, reason=reason_code(problem), message=words, is_fault=True
                     )
                 )
-    CellStore(out).write("cells", unit_key, cells)
+    batch.write(cells)
     return {"num_crops": sum(cell["word"] is not None for cell in cells)}
 
 
@@ -406,47 +408,39 @@ def _cropped(task: ClipTask, view: ClipView, settings: Any, key: str, logos: Seq
 # ------------------------------------------------------------------------------------------------------------- encode
 
 
-def encode_clips(
-    out: Path,
-    unit_key: str,
-    path: Path,
-    files: Mapping[str, str],
-    errors: Mapping[str, str],
-    tasks: Sequence[ClipTask],
-    encoding: Encoding,
-    key: str,
-    *,
-    note: Note,
-    skip: Skip,
-) -> dict[str, Any]:
+def encode_clips(batch: ClipBatch, encoding: Encoding, key: str, *, note: Note, skip: Skip) -> dict[str, Any]:
     """The files of some clips of one source, and a cell for each that says where it is and what is in it."""
     note("open")
-    pts_T = Scan.load(out / next(iter(files.values()))).pts_T
+    pts_T = Scan.load(batch.out / next(iter(batch.files.values()))).pts_T
     cells = []
     jobs = []
-    for task in tasks:
+    for task in batch.tasks:
         if (part := f"encode {task.clip_id}") in skip:
             cells.append(word_cell(task.clip_id, "file", key, None, view=task.view, reason=skip[part], is_fault=True))
             continue
         relative = clip_path(task.clip_id, key, task.view, encoding.suffix)
         fps = Fraction(task.row["fps_num"], task.row["fps_den"])
         jobs.append(
-            Job(clip_id=task.clip_id, span=task.span, crop_xywh_px=task.crop_xywh_px, path=out / relative, fps=fps)
+            Job(
+                clip_id=task.clip_id, span=task.span, crop_xywh_px=task.crop_xywh_px, path=batch.out / relative, fps=fps
+            )
         )
-    views = {task.clip_id: task.view for task in tasks}
+    views = {task.clip_id: task.view for task in batch.tasks}
     made_by_id = {}
-    for made in materialise(path, jobs, encoding, pts_T, before=lambda job: note(f"encode {job.clip_id}")):
+    for made in materialise(batch.path, jobs, encoding, pts_T, before=lambda job: note(f"encode {job.clip_id}")):
         made_by_id[made.clip_id] = made
     for job in jobs:
         made = made_by_id[job.clip_id]
-        word = None if made.reason else str(job.path.relative_to(out))
+        word = None if made.reason else str(job.path.relative_to(batch.out))
+        details: dict[str, float | int | str] = {
+            "sha256": made.sha256 or "", "num_bytes": made.num_bytes, "is_copied": made.is_copied,
+        }  # fmt: skip
         score = Score(
-            name="file", version=1, unit="class", raw=word, reason=made.reason,
-            details={} if made.reason else {"sha256": made.sha256 or "", "num_bytes": made.num_bytes},
-        )  # fmt: skip
+            name="file", version=1, unit="class", raw=word, reason=made.reason, details={} if made.reason else details
+        )
         fault = made.reason is not None
         cells.append(cell_of(job.clip_id, key, score, view=views[job.clip_id], message=made.message, is_fault=fault))
-    CellStore(out).write("cells", unit_key, cells)
+    batch.write(cells)
     return {"num_files": sum(made.reason is None for made in made_by_id.values())}
 
 
@@ -461,31 +455,21 @@ def clip_path(clip_id: str, key: str, view: str, suffix: str) -> str:
 
 
 def caption_files(
-    out: Path,
-    unit_key: str,
-    path: Path,
-    files: Mapping[str, str],
-    errors: Mapping[str, str],
-    tasks: Sequence[ClipTask],
-    key: str,
-    make_captioner: Callable[[], Any],
-    *,
-    note: Note,
-    skip: Skip,
+    batch: ClipBatch, key: str, make_captioner: Callable[[], Any], *, note: Note, skip: Skip
 ) -> dict[str, Any]:
     """Captions of clips that have files: a cell each, joined by id and frame digest."""
     from anisora.curation.captions import caption_clips
 
     note("captioner")
-    rows = [caption_row(task.row) for task in tasks]
-    by_id = {task.clip_id: task for task in tasks}
+    rows = [caption_row(task.row) for task in batch.tasks]
+    by_id = {task.clip_id: task for task in batch.tasks}
     captioned = caption_clips(
         rows,
-        lambda clip_id: file_view(out, by_id[clip_id].row),
+        lambda clip_id: file_view(batch.out, by_id[clip_id].row),
         make_captioner(),
-        out / "captions" / f"{unit_key[:16]}.jsonl",
+        batch.out / "captions" / f"{batch.key[:16]}.jsonl",
     )
-    CellStore(out).write("cells", unit_key, [caption_cell(row, by_id[row["clip_id"]], key) for row in captioned])
+    batch.write([caption_cell(row, by_id[row["clip_id"]], key) for row in captioned])
     return {"num_captions": sum(row["caption"] is not None for row in captioned)}
 
 
