@@ -64,11 +64,11 @@ def _network(weights: str | None) -> tuple[Callable[[NDArray[np.float32]], Salie
 
     def run(picture_BCHW: NDArray[np.float32]) -> Salience:
         found = np.squeeze(opened.run([output], {given.name: picture_BCHW})[0])
-        if found.ndim != 2 or found.min() < -0.01 or found.max() > 1.01:
+        if found.shape != picture_BCHW.shape[2:] or found.min() < -0.01 or found.max() > 1.01:
             raise BadCheckpoint(
                 "the first output of the network is no map of shares",
                 got=f"{list(found.shape)}, {found.min():.2f} to {found.max():.2f}",
-                expected="one value in [0, 1] for each pixel",
+                expected=f"one value in [0, 1] for each of {height}x{width} pixels",
                 hint="exporting it with its sigmoid, the finest map first",
             )
         return found.clip(0, 1).astype(np.float32)
