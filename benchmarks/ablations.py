@@ -111,7 +111,7 @@ def training_clips(folder: Path, checkpoint: Checkpoint, count: int) -> Path:
     for seed in itertools.islice(synthetic.TRAIN_SEEDS, count):
         path = folder / f"{seed:06d}.mp4"
         if not path.with_suffix(".txt").exists():  # written last
-            clip = render(checkpoint, seed, split="seen")
+            clip = render(checkpoint, seed, split="train")
             write_video(path, clip.video_THWC, checkpoint.fps)
             path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
     return folder

@@ -138,9 +138,35 @@ def test_the_pieces_are_the_steps_that_generation_takes(family, config, picture)
     assert all(len(piece.sigmas) == settings.student.substeps + 1 for piece in pieces)
     assert all(np.diff(piece.sigmas).max() < 0 for piece in pieces)
     assert len(velocities) == settings.student.steps  # no guidance
-    for before, after, velocity, piece in zip(states, states[1:], velocities[1:], pieces[1:], strict=True):
+    for before, after, velocity, piece in zip(states[:-1], states[1:], velocities[1:], pieces[1:], strict=True):
         straight = before + (piece.sigmas[-1] - piece.sigmas[0]) * velocity
         torch.testing.assert_close(after, straight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["wan", "wan-experts", "vace"])
+def test_the_teacher_goes_where_generation_goes_with_guidance(family, config, picture):
+    from anisora import Guide
+    from anisora.conditioning.plan import plan
+    from anisora.generation.prompts import NEGATIVE_PROMPTS
+
+    settings = config(family)
+    backbone, teacher, *_ = setting_of(settings)
+    pipeline, info = backbone.pipeline, backbone.info
+    pipeline.set_progress_bar_config(disable=True)
+    shown = plan(
+        num_frames=9, size_px=(48, 32), guides=[Guide(picture(1), 0)], strides=info.strides, family=info.family
+    )
+    conditions = backbone.conditions([shown])
+    clean = backbone.codec.encode(torch.zeros(1, 3, 9, 32, 48))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
+    made = pipeline(
+        "a girl", negative_prompt=NEGATIVE_PROMPTS[info.family], guides=[Guide(picture(1), 0)], guidance_scale=4.0,
+        num_frames=9, width=48, height=32, num_inference_steps=5, latents=noise, output_type="latent",
+    ).frames  # fmt: skip
+    sigmas = tuple(pipeline.scheduler.sigmas.tolist())
+    with torch.no_grad():
+        led = follow(guided(backbone, teacher, conditions, backbone.text(["a girl"]), 4.0), noise, sigmas)
+    torch.testing.assert_close(led, torch.as_tensor(made).to(led).reshape(led.shape), rtol=1e-4, atol=1e-4)
 
 
 def test_run_export_and_generate(config, tmp_path, picture):

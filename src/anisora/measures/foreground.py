@@ -34,7 +34,7 @@ class Foreground:
     @property
     def area_HW(self) -> Mask:
         """Wherever it was at any time: the motion area of the paper's section 4.2.2."""
-        return self.mask_THW.any(axis=0)
+        return np.logical_or.reduce(self.mask_THW, axis=0)
 
     @property
     def found_share(self) -> float:
@@ -91,9 +91,9 @@ def without_specks(mask_HW: Mask) -> Mask:
     return large[labels]
 
 
-def _parts(mask_HW: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _parts(mask_HW: Mask) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """The connected parts by number, 0 for what is not masked, and how many pixels each number has."""
     import cv2
 
     count, labels = cv2.connectedComponents(mask_HW.astype(np.uint8))
-    return labels, np.bincount(labels.ravel(), minlength=count)
+    return np.asarray(labels, np.int32), np.bincount(np.ravel(labels), minlength=count)

@@ -45,7 +45,7 @@ def salience(picture_HWC: NDArray[np.uint8], weights: str | Path | None = None) 
     run, (height, width) = _network(str(weights) if weights else None)
     way = cv2.INTER_AREA if picture_HWC.shape[0] > height else cv2.INTER_LINEAR
     small = cv2.resize(picture_HWC, (width, height), interpolation=way).astype(np.float32) / 255
-    found = run(((small - _MEAN) / _SPREAD).transpose(2, 0, 1)[None])
+    found = run(np.asarray(((small - _MEAN) / _SPREAD).transpose(2, 0, 1)[None], np.float32))
     return np.asarray(cv2.resize(found, picture_HWC.shape[1::-1], interpolation=cv2.INTER_LINEAR))
 
 

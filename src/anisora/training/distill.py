@@ -207,10 +207,10 @@ def pieces_of(scheduler: Any, student: StudentSettings) -> list[Piece]:
     times = (scheduler.timesteps.double() / scheduler.config.num_train_timesteps).tolist()
     pieces = []
     for time, (first, last) in zip(times, pairwise(sigmas), strict=True):
-        ends = [sigma / (shift - (shift - 1) * sigma) for sigma in (first, last)]
-        between = np.linspace(*ends, student.substeps + 1)[1:-1]
+        start, end = (sigma / (shift - (shift - 1) * sigma) for sigma in (first, last))
+        between = np.linspace(start, end, student.substeps + 1)[1:-1].tolist()
         inner = (shift * t / (1 + (shift - 1) * t) for t in between)
-        pieces.append(Piece(time=time, sigmas=(first, *map(float, inner), last)))
+        pieces.append(Piece(time=time, sigmas=(first, *inner, last)))
     return pieces
 
 

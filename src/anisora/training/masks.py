@@ -136,8 +136,10 @@ def read_settings(data: Any, salience: Path | None = None) -> MaskSettings:
     chosen = read(MaskSettings, data, where="build-masks")
     if salience is not None:
         chosen = replace(chosen, salience=salience)
-    checks = [(chosen.side_px >= 64, "side_px", chosen.side_px, "64 or more")]
-    checks += [(chosen.look_every_s > 0, "look_every_s", chosen.look_every_s, "above 0")]
+    checks: list[tuple[bool, str, Any, str]] = [
+        (chosen.side_px >= 64, "side_px", chosen.side_px, "64 or more"),
+        (chosen.look_every_s > 0, "look_every_s", chosen.look_every_s, "above 0"),
+    ]
     checks += [
         (0 <= value <= 1, name, value, "0 to 1")
         for name, value in plain(chosen).items()
