@@ -4,8 +4,8 @@
 
 Both arms start from one checkpoint, see the same training clips in the same order for the same steps, and make the same
 shots from the same noise. What is measured stands in `ROWS` and was chosen before any run. Of each held-out clip and
-seed one value an arm; the interval is of their paired difference, with clips as the sample. Runs are resumed: OUT/ROW/
-holds the clips, the runs and records.jsonl.
+seed one value an arm; the interval is of their paired difference, with clips as the sample. Runs are resumed: a folder
+OUT/ROW/STEPS-steps-HASH/ for each way of running a row holds the clips, the runs and records.jsonl.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,10 @@ from checkpoint_shots import Checkpoint, motion_area, render
 from anisora import synthetic
 from anisora.evaluation.statistics import mean_interval, paired_interval
 from anisora.media.writer import write_video
-from anisora.store import append_jsonl, read_jsonl
+from anisora.store import append_jsonl, content_hash, read_jsonl
+
+#: fewer are for trying the code out
+LEAST_SEEDS, LEAST_CLIPS = 3, 8
 
 #: measure(checkpoint, rendered clip, seed) -> a value of one shot; NaN where it has none
 Measure = Callable[[Checkpoint, Any, int], float]
@@ -117,14 +121,15 @@ def training_clips(folder: Path, checkpoint: Checkpoint, count: int) -> Path:
     return folder
 
 
-def train_arm(arm: Arm, base: str, clips: Path, out: Path, seed: int, steps: int) -> Path | None:
-    """The export of an arm, trained if it is not there yet; None for the base itself."""
+def train_arm(arm: Arm, base: str, like: Checkpoint, clips: Path, out: Path, seed: int, steps: int) -> Path | None:
+    """The export of an arm, trained at the size and length that is measured; None for the base itself."""
     if arm.config is None:
         return None
     from anisora.training import distill, finetune
     from anisora.training.masks import build_masks
 
-    data: dict[str, Any] = {"videos": str(clips), "batch": 4}
+    data: dict[str, Any] = {"videos": str(clips), "batch": 4, "workers": 1}
+    data |= {"sizes": [list(like.size_px)], "frames": [like.num_frames], "fps": float(like.fps)}
     if arm.is_paired_with_masks:
         build_masks([clips], clips.with_name("pairs"))
         data["pairs"] = str(clips.with_name("pairs"))
@@ -149,7 +154,9 @@ def open_arm(base: str, export: Path | None, row: Row, like: Checkpoint) -> Chec
 
 def run_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures both arms of a row for every seed, and says what came of it."""
-    row, out = ROWS[name], args.out / name
+    row = ROWS[name]
+    how = [args.base, args.size, args.frames, args.fps, args.train_clips]
+    out = args.out / name / f"{args.steps}-steps-{content_hash(how)[:8]}"
     like = Checkpoint(args.base, tuple(args.size), args.frames, args.fps)
     clips = training_clips(out / "clips", like, args.train_clips)
     path = out / "records.jsonl"
@@ -159,7 +166,7 @@ def run_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     for seed, (arm_name, arm) in itertools.product(range(args.seeds), [("on", row.on), ("off", row.off)]):
         if all((arm_name, seed, clip) in done for clip in held_out):
             continue
-        export = train_arm(arm, args.base, clips, out / f"{arm_name}-{seed}", seed, args.steps)
+        export = train_arm(arm, args.base, like, clips, out / f"{arm_name}-{seed}", seed, args.steps)
         checkpoint = open_arm(args.base, export, row, like)
         for clip_seed in held_out:
             if (arm_name, seed, clip_seed) in done:
@@ -185,7 +192,8 @@ def summary(row: Row, name: str, args: argparse.Namespace, records: list[dict[st
     known = [not math.isnan(a + b) for a, b in zip(on, off, strict=True)]
     means = {arm: mean_interval(list(itertools.compress(list_, known))) for arm, list_ in (("on", on), ("off", off))}
     better = None
-    if difference["low"] is not None and difference["high"] is not None:
+    is_enough = args.seeds >= LEAST_SEEDS and (difference["n"] or 0) >= LEAST_CLIPS
+    if is_enough and difference["low"] is not None and difference["high"] is not None:
         sign = -1 if row.is_lower_better else 1
         better = min(sign * difference["low"], sign * difference["high"]) > 0
     return {
@@ -217,8 +225,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    if args.seeds < 3:
-        print(f"{args.seeds} seeds try the code out; a figure wants 3 or more")
+    if args.seeds < LEAST_SEEDS or args.clips < LEAST_CLIPS:
+        enough = f"{LEAST_SEEDS} seeds and {LEAST_CLIPS} clips"
+        print(f"fewer than {enough} try the code out: nothing will be called shown", file=sys.stderr)
     rows = list(ROWS) if "all" in args.rows else args.rows
     results = [run_row(name, args) for name in rows]
     if args.json:
