@@ -24,6 +24,7 @@ from anisora.settings import setting
 from anisora.training.corpus import Bucket as CorpusBucket
 from anisora.training.corpus import CorpusSettings
 from anisora.training.order import Schedule, Share
+from anisora.training.pairs import PairedVideos, area_of
 from anisora.training.parallel import World
 from anisora.training.sources import ClipInfo, Shards, Source, StillFolder, VideoFolder
 
@@ -39,6 +40,7 @@ class DataSettings:
     shards: Path | None = setting(None, "what `anisora curate` made")
     synthetic: CorpusSettings | None = setting(None, "procedural clips, drawn once and kept in the run's folder")
     mixture: Path | None = setting(None, "with shards: which clips how often, a file of their mixtures/")
+    pairs: Path | None = setting(None, "with videos: the motion areas that `anisora train build-masks` made of them")
     images: Path | None = setting(None, "folder of stills with captions, trained as clips of one frame")
     image_share: float = setting(0.2, "share of the steps that show stills, where there are any")
     caption: str | None = setting(None, "caption of clips that have none; without it they are refused")
@@ -56,11 +58,12 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One sample of a step: uint8 [T, H, W, 3] and its caption."""
+    """One sample of a step: uint8 [T, H, W, 3] and its caption; the motion area, bool [H, W], where its source knows it."""
 
     name: str
     video_THWC: np.ndarray
     caption: str
+    area_HW: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +190,16 @@ def open_data(
 def _open_sources(settings: DataSettings, cache: Path) -> Iterator[tuple[Source, bool]]:
     from anisora.training.corpus import open_corpus
 
+    if settings.pairs is not None and settings.videos is None:
+        raise BadConfig("pairs without their videos", got=f"data.pairs {settings.pairs}", expected="data.videos")
     named = [name for name in ("videos", "shards", "synthetic") if getattr(settings, name) is not None]
     if len(named) != 1:
         raise BadConfig("data", got=" and ".join(named) or "nothing", expected="one of videos, shards, synthetic")
     if settings.mixture is not None and settings.shards is None:
         raise BadConfig("a mixture without shards", expected="data.shards")
-    if settings.videos is not None:
+    if settings.videos is not None and settings.pairs is not None:
+        yield PairedVideos(settings.videos, settings.pairs), False
+    elif settings.videos is not None:
         yield VideoFolder(settings.videos), False
     elif settings.shards is not None:
         yield Shards(settings.shards, settings.mixture), False
@@ -328,11 +335,13 @@ class Loader:
             rng = np.random.default_rng([self._seed, step, place])
             try:
                 video_THWC = bucket.source.read(index, bucket.num_frames, bucket.size_px, self._data.fps, rng)
+                area_HW = area_of(bucket.source, index, bucket.size_px)
             except (BadVideo, BadImage) as problem:
                 self._broken[number, index] = str(problem)
                 self._note(clip.name, str(problem))
                 continue
-            return Clip(name=clip.name, video_THWC=video_THWC, caption=clip.caption or self._data.caption or "")
+            caption = clip.caption or self._data.caption or ""
+            return Clip(name=clip.name, video_THWC=video_THWC, caption=caption, area_HW=area_HW)
         raise Failed(f"no clip of {bucket} can be decoded", got=f"{len(bucket.indices)} tried", hint=f"{self._record}")
 
     def _note(self, name: str, problem: str) -> None:

@@ -35,7 +35,9 @@ from anisora.training.data import Clip, DataSettings, Loader, tokens_of
 from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import WEIGHTINGS, draw_t, like, share_below
+from anisora.training.pairs import check_used
 from anisora.training.parallel import World, join, leave, shard
+from anisora.training.presets import say_size
 from anisora.training.record import begin
 from anisora.training.stages import Course, Stage, StageSettings, open_stages, resolve
 
@@ -44,7 +46,7 @@ MAY_CHANGE = frozenset(
     {
         *("output", "device", "loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
         # where the clips lie; which they are is `clips`
-        *("data.workers", "data.videos", "data.shards", "data.images", "data.mixture"),
+        *("data.workers", "data.videos", "data.pairs", "data.shards", "data.images", "data.mixture"),
     }
 )
 
@@ -114,7 +116,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
     checks += [
         (0 <= value <= 1, f"conditions.{name}", value, "0 to 1")
         for name, value in plain(config.conditions).items()
-        if name != "k_max"
+        if name not in ("given", "k_max")
     ]
     for good, name, got, expected in checks:
         if not good:
@@ -145,6 +147,8 @@ def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     _check_capabilities(config, backbone)
     course = open_course(config, backbone.info.strides, backbone.info.native, world.size)
     if world.is_first:
+        if config.method == "lora":
+            say_size(trained, config.lora.rank)
         begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
     shard(backbone.networks.values(), world)
     task = fine_tune_task(backbone, trained, course, config, world)
@@ -204,6 +208,7 @@ def open_course(config: FineTuneConfig, strides: Strides, native: Native, world_
     """The run's stages, or its one stage where it names none, with their clips. Raises what opening the clips raises."""
     alone = Stage(name="", data=config.data, steps=None if config.epochs else config.loop.steps, epochs=config.epochs)
     stages = resolve(config.stages, config.data) or [alone]
+    check_used([stage.data for stage in stages], config.conditions.motion_area_prob)
     return open_stages(stages, strides, native, seed=config.seed, cache=config.output / "corpus", world_size=world_size)
 
 
@@ -286,9 +291,10 @@ def _errors(
     objective, info, device = backbone.objective, backbone.info, backbone.device
     rngs = [np.random.default_rng(seed) for seed in seeds]
     video_BCTHW = torch.stack([to_float_CTHW(clip.video_THWC) for clip in clips]).to(device)
+    how: dict[str, Any] = {"family": info.family, "strides": info.strides, "snap": info.snap}
     plans = [
-        draw_plan(video_TCHW, config.conditions, rng, family=info.family, strides=info.strides, snap=info.snap)
-        for video_TCHW, rng in zip(video_BCTHW.transpose(1, 2), rngs, strict=True)
+        draw_plan(video_TCHW, config.conditions, rng, area_HW=clip.area_HW, **how)
+        for video_TCHW, rng, clip in zip(video_BCTHW.transpose(1, 2), rngs, clips, strict=True)
     ]
     captions = [
         "" if rng.random() < config.conditions.text_dropout else clip.caption

@@ -29,13 +29,17 @@ CAPTION_TABLES = ("captions.jsonl", "captions.csv")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInfo:
-    """What is known of a clip before it is decoded: `num_frames` is at the source's own rate, `caption` None without one."""
+    """What is known of a clip before it is decoded: `num_frames` is at the source's own rate, `caption` None without one.
+
+    `area_sha256` is of the motion area that comes with it, if one does.
+    """
 
     name: str
     caption: str | None
     num_frames: int
     fps: Fraction
     size_px: tuple[int, int]
+    area_sha256: str | None = None
 
     def frames_at(self, fps: Fraction) -> int:
         """How many frames it fills at another rate, as `media` reads it; a still is one frame at any."""
