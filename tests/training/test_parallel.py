@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,9 @@ from finetune_runs import config_of, losses
 
 from anisora.training import finetune, loop
 from anisora.training.loop import averaged_weights
+
+ROOT = Path(__file__).parents[2]
+SOURCE, RECIPE = ROOT / "src", ROOT / "configs" / "quickstart.yaml"
 
 
 def with_sgd(monkeypatch):
@@ -75,3 +82,22 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, clip_folder, tmp_p
     assert finetune.main(moved) is not None
     for one, two in zip(losses(alone.output), losses(moved.output), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_torchrun_as_documented_gives_the_losses_of_one_process(tiny, clip_folder, tmp_path):
+    """The shipped config through the command itself: one process, then two that torchrun starts."""
+    overrides = [
+        *(f"data.videos={clip_folder}", f"model={tiny('wan')}", "device=cpu", "data.sizes=[[48, 32]]"),
+        *("data.frames=[9]", "data.fps=8", "data.workers=1", "loop.steps=3", "loop.log_every_steps=1"),
+    ]
+
+    def command(launcher, name):
+        words = [*launcher, "-m", "anisora", "train", str(RECIPE), *overrides, f"output={tmp_path / name}", "--json"]
+        environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"exported": str(tmp_path / name / "export")}  # said once, by one process
+
+    command([sys.executable], "one")
+    command([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], "two")
+    close(tmp_path / "one", tmp_path / "two")
