@@ -3,7 +3,8 @@
 The catalog loads the checkpoint, conditioning makes what the network is given, the checkpoint's own scheduler says what it
 predicts, and the loop steps. What comes out is a diffusers folder or a LoRA file that diffusers loads.
 
-RUN/run.json, log.jsonl, checkpoints/STEP/   see `training.loop`; run.json also names the clips by a hash
+RUN/run.json, checkpoints/STEP/              see `training.loop`; run.json also names the clips by a hash
+RUN/log.jsonl, tensorboard/, samples/        see `training.log`
 RUN/unusable.jsonl                           clips that could not be decoded
 RUN/export/                                  a diffusers folder, or pytorch_lora_weights.safetensors
 """
@@ -37,6 +38,7 @@ from anisora.training.loop import LoopSettings, Task, load_averaged, locked, tra
 from anisora.training.objectives import WEIGHTINGS, draw_t, like, share_below
 from anisora.training.parallel import World, join, leave, shard
 from anisora.training.record import begin
+from anisora.training.sheets import SampleSettings, sheet_maker
 from anisora.training.stages import Course, Stage, StageSettings, open_stages, resolve
 
 #: fields that may differ when a run goes on: they change no number, or only how long it goes on
@@ -45,6 +47,7 @@ MAY_CHANGE = frozenset(
         *("output", "device", "loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
         # where the clips lie; which they are is `clips`
         *("data.workers", "data.videos", "data.shards", "data.images", "data.mixture"),
+        *("samples", *(f"samples.{name}" for name in ("every_steps", "shots", "clips", "frames"))),
     }
 )
 
@@ -84,6 +87,7 @@ class FineTuneConfig:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     loop: FineTuneLoop = field(default_factory=FineTuneLoop)
+    samples: SampleSettings = field(default_factory=SampleSettings)
     stages: dict[str, StageSettings] = field(default_factory=dict)
     epochs: float | None = setting(None, "how often every clip is shown, in place of loop.steps; need not be whole")
     parts: tuple[str, ...] = setting(
@@ -108,6 +112,9 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
         (config.micro_batch is None or config.micro_batch >= 1, "micro_batch", config.micro_batch, "1 or more"),
         (config.method == "full" or not config.mask_projection, "mask_projection", "with method lora", "method: full"),
         (config.lora.rank >= 1, "lora.rank", config.lora.rank, "1 or more"),
+        (config.samples.every_steps >= 0, "samples.every_steps", config.samples.every_steps, "0 or more"),
+        (config.samples.clips >= 1, "samples.clips", config.samples.clips, "1 or more"),
+        (config.samples.frames >= 1, "samples.frames", config.samples.frames, "1 or more"),
         (config.objective.shift is None or config.objective.shift > 0, "objective.shift", config.objective.shift, "above 0"),
         (config.loop.muon_learning_rate == 0, "loop.muon_learning_rate", config.loop.muon_learning_rate, "0: AdamW alone"),
     ]  # fmt: skip
@@ -148,6 +155,10 @@ def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
         begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
     shard(backbone.networks.values(), world)
     task = fine_tune_task(backbone, trained, course, config, world)
+    if config.samples.every_steps:
+        in_bfloat16 = _in_bfloat16(config, world.device)
+        make = sheet_maker(config.samples, backbone, course.data[0], out, world, in_bfloat16=in_bfloat16)
+        task = replace(task, sheet=make, sheet_every_steps=config.samples.every_steps)
     loop = replace(config.loop, steps=course.steps)
     return train(task, loop, out, seed=config.seed, max_minutes=max_minutes, world=world)
 

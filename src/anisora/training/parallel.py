@@ -77,6 +77,19 @@ def shard(networks: Iterable[nn.Module], world: World) -> None:
         fully_shard(network, mesh=world.mesh)
 
 
+def reshard(networks: Iterable[nn.Module]) -> None:
+    """Gives up every gathered weight, so that the next pass gathers it anew.
+
+    torch keeps those outside of the blocks from a forward pass for its backward pass, and without one for good.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds: all of it, unless it is sharded."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
