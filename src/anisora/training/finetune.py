@@ -30,7 +30,8 @@ from anisora.geometry import Strides
 from anisora.media.frames import to_float_CTHW
 from anisora.models.checkpoint import Native
 from anisora.settings import plain, setting
-from anisora.training.adapter import LoraSettings, add_lora, save_lora
+from anisora.training import checkpoint
+from anisora.training.adapter import LoraSettings, add_lora, begin_with, read_start, save_lora
 from anisora.training.backbone import Backbone, load_backbone
 from anisora.training.data import Clip, DataSettings, Loader, tokens_of
 from anisora.training.examples import ConditionSettings, draw_plan
@@ -111,6 +112,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
         (config.epochs is None or config.epochs > 0, "epochs", config.epochs, "above 0"),
         (config.micro_batch is None or config.micro_batch >= 1, "micro_batch", config.micro_batch, "1 or more"),
         (config.method == "full" or not config.mask_projection, "mask_projection", "with method lora", "method: full"),
+        (config.method == "lora" or config.lora.start is None, "lora.start", "with method full", "method: lora"),
         (config.lora.rank >= 1, "lora.rank", config.lora.rank, "1 or more"),
         (config.samples.every_steps >= 0, "samples.every_steps", config.samples.every_steps, "0 or more"),
         (config.samples.clips >= 1, "samples.clips", config.samples.clips, "1 or more"),
@@ -148,8 +150,8 @@ def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | Non
 def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     out = config.output
     backbone = _backbone(config, world.device)
-    trained = with_trained(backbone, config)
     _check_capabilities(config, backbone)
+    trained = _prepared(backbone, config, world)
     course = open_course(config, backbone.info.strides, backbone.info.native, world.size)
     if world.is_first:
         begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
@@ -177,6 +179,21 @@ def _backbone(config: FineTuneConfig, place: torch.device) -> Backbone:
 def _in_bfloat16(config: FineTuneConfig, device: torch.device) -> bool:
     wanted = None if config.precision == "auto" else config.precision
     return runtime.pick_dtype(device, wanted) == torch.bfloat16
+
+
+def _prepared(backbone: Backbone, config: FineTuneConfig, world: World) -> dict[str, nn.Module]:
+    """The parts that learn as the first step finds them; a run that goes on has its weights in its checkpoint."""
+    if config.lora.start is None or checkpoint.newest(config.output) is not None:
+        return with_trained(backbone, config)
+    networks = config.parts or [name for name in backbone.networks if name != "mask_projection"]
+    start = read_start(backbone.pipeline, config.lora.start, networks)
+    trained = with_trained(backbone, config)
+    said = begin_with(trained, start, config.lora)
+    if world.is_first:
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False).print(f"lora.start: {said}", markup=False)
+    return trained
 
 
 def with_trained(backbone: Backbone, config: FineTuneConfig) -> dict[str, nn.Module]:
