@@ -18,6 +18,7 @@ from anisora.conditioning.checks import SLOT_FAMILIES
 from anisora.conditioning.plan import DEFAULT_STRIDES, ConditionPlan, plan_from_tensors
 from anisora.conditioning.strategy import sample_guides
 from anisora.geometry import Strides
+from anisora.models.checkpoint import CheckpointInfo
 from anisora.settings import setting
 
 
@@ -59,6 +60,13 @@ def draw_plan(
     frames = sorted({0, *frames}) if rng.random() < 0.3 else [0]
     area_T1HW = draw_area(video_TCHW, rng)[None]
     return plan_from_tensors(video_TCHW, guide_frames=_snapped(frames, video_TCHW, snap), motion_T1HW=area_T1HW, **how)
+
+
+def plan_for(
+    video_TCHW: Tensor, settings: ConditionSettings, rng: np.random.Generator, info: CheckpointInfo
+) -> ConditionPlan:
+    """`draw_plan` as a checkpoint wants its guides."""
+    return draw_plan(video_TCHW, settings, rng, family=info.family, strides=info.strides, snap=info.snap)
 
 
 def _snapped(frames: list[int], video_TCHW: Tensor, snap: str) -> list[int]:

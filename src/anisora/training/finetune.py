@@ -5,6 +5,7 @@ predicts, and the loop steps. What comes out is a diffusers folder or a LoRA fil
 
 RUN/run.json, checkpoints/STEP/              see `training.loop`; run.json also names the clips by a hash
 RUN/log.jsonl, tensorboard/, samples/        see `training.log`
+RUN/cache/                                   see `training.cache`, where it is asked for
 RUN/unusable.jsonl                           clips that could not be decoded
 RUN/export/                                  a diffusers folder, or pytorch_lora_weights.safetensors
 """
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from anisora import runtime, settings
+from anisora.conditioning.encode import Conditions
 from anisora.errors import BadConfig
 from anisora.files import atomic_folder
 from anisora.generation.runner import hush_libraries
@@ -33,8 +35,9 @@ from anisora.settings import plain, setting
 from anisora.training import checkpoint
 from anisora.training.adapter import LoraSettings, add_lora, begin_with, read_start, save_lora
 from anisora.training.backbone import Backbone, load_backbone
+from anisora.training.cache import Cache, CacheSettings, stacked
 from anisora.training.data import Clip, DataSettings, Loader, tokens_of
-from anisora.training.examples import ConditionSettings, draw_plan
+from anisora.training.examples import ConditionSettings, plan_for
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import WEIGHTINGS, draw_t, like, share_below
 from anisora.training.parallel import World, join, leave, shard
@@ -48,6 +51,7 @@ MAY_CHANGE = frozenset(
         *("output", "device", "loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
         # where the clips lie; which they are is `clips`
         *("data.workers", "data.videos", "data.shards", "data.images", "data.mixture"),
+        "cache.folder",
         *("samples", *(f"samples.{name}" for name in ("every_steps", "shots", "clips", "frames"))),
     }
 )
@@ -89,6 +93,7 @@ class FineTuneConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     loop: FineTuneLoop = field(default_factory=FineTuneLoop)
     samples: SampleSettings = field(default_factory=SampleSettings)
+    cache: CacheSettings | None = setting(None, "encode clips and captions once, before training; default: online")
     stages: dict[str, StageSettings] = field(default_factory=dict)
     epochs: float | None = setting(None, "how often every clip is shown, in place of loop.steps; need not be whole")
     parts: tuple[str, ...] = setting(
@@ -115,6 +120,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
         (config.method == "lora" or config.lora.start is None, "lora.start", "with method full", "method: lora"),
         (config.lora.rank >= 1, "lora.rank", config.lora.rank, "1 or more"),
         (config.samples.every_steps >= 0, "samples.every_steps", config.samples.every_steps, "0 or more"),
+        (config.cache is None or config.cache.variants >= 1, "cache.variants", config.cache, "1 or more"),
         (config.samples.clips >= 1, "samples.clips", config.samples.clips, "1 or more"),
         (config.samples.frames >= 1, "samples.frames", config.samples.frames, "1 or more"),
         (config.objective.shift is None or config.objective.shift > 0, "objective.shift", config.objective.shift, "above 0"),
@@ -156,13 +162,30 @@ def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     if world.is_first:
         begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
     shard(backbone.networks.values(), world)
-    task = fine_tune_task(backbone, trained, course, config, world)
+    cache = _filled(config, backbone, course, world) if config.cache else None
+    task = fine_tune_task(backbone, trained, course, config, world, cache)
     if config.samples.every_steps:
         in_bfloat16 = _in_bfloat16(config, world.device)
         make = sheet_maker(config.samples, backbone, course.data[0], out, world, in_bfloat16=in_bfloat16)
         task = replace(task, sheet=make, sheet_every_steps=config.samples.every_steps)
     loop = replace(config.loop, steps=course.steps)
     return train(task, loop, out, seed=config.seed, max_minutes=max_minutes, world=world)
+
+
+def _filled(config: FineTuneConfig, backbone: Backbone, course: Course, world: World) -> Cache:
+    """The cache with everything in it that the run will read; what it cost is told."""
+    assert config.cache
+    cache = Cache(config.cache, backbone, config.conditions, seed=config.seed, folder=config.output / "cache")
+    cost = cache.fill(course.data, world)
+    if world.is_first:
+        _say(f"cache: {cost}")
+    return cache
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(text, markup=False)
 
 
 def _backbone(config: FineTuneConfig, place: torch.device) -> Backbone:
@@ -190,9 +213,7 @@ def _prepared(backbone: Backbone, config: FineTuneConfig, world: World) -> dict[
     trained = with_trained(backbone, config)
     said = begin_with(trained, start, config.lora)
     if world.is_first:
-        from rich.console import Console
-
-        Console(stderr=True, highlight=False).print(f"lora.start: {said}", markup=False)
+        _say(f"lora.start: {said}")
     return trained
 
 
@@ -239,7 +260,12 @@ def open_course(config: FineTuneConfig, strides: Strides, native: Native, world_
 
 
 def fine_tune_task(
-    backbone: Backbone, trained: dict[str, nn.Module], course: Course, config: FineTuneConfig, world: World
+    backbone: Backbone,
+    trained: dict[str, nn.Module],
+    course: Course,
+    config: FineTuneConfig,
+    world: World,
+    cache: Cache | None = None,
 ) -> Task:
     """The checkpoint's objective on clips under drawn conditions; whole batches come in parts that fit in memory.
 
@@ -250,7 +276,14 @@ def fine_tune_task(
     shift = config.objective.shift or _own_shift(backbone)
     in_bfloat16 = _in_bfloat16(config, backbone.device)
     loaders = [
-        Loader(data, seed=config.seed + number, world=world, workers=stage.data.workers, folder=config.output)
+        Loader(
+            data,
+            seed=config.seed + number,
+            world=world,
+            workers=stage.data.workers,
+            folder=config.output,
+            read_encoded=cache.reader(data) if cache else None,
+        )
         for number, (stage, data) in enumerate(zip(course.stages, course.data, strict=True))
     ]
 
@@ -311,19 +344,14 @@ def _errors(
     in_bfloat16: bool,
 ) -> Tensor:
     """The weighted squared error of each sample, [B]."""
-    objective, info, device = backbone.objective, backbone.info, backbone.device
+    objective, device = backbone.objective, backbone.device
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    video_BCTHW = torch.stack([to_float_CTHW(clip.video_THWC) for clip in clips]).to(device)
-    plans = [
-        draw_plan(video_TCHW, config.conditions, rng, family=info.family, strides=info.strides, snap=info.snap)
-        for video_TCHW, rng in zip(video_BCTHW.transpose(1, 2), rngs, strict=True)
-    ]
+    clean, conditions = _given(backbone, clips, rngs, config)
     captions = [
         "" if rng.random() < config.conditions.text_dropout else clip.caption
         for clip, rng in zip(clips, rngs, strict=True)
     ]
-    clean = backbone.target(video_BCTHW, plans)
-    conditions, text = backbone.conditions(plans), backbone.text(captions)
+    text = backbone.text(captions)
     noise = torch.stack([torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     noise, t_B = noise.to(device), t_B.to(device)
     alpha, sigma = objective.mix(like(t_B, clean))
@@ -333,6 +361,22 @@ def _errors(
     error_B = (predicted - objective.target(clean, noise, alpha, sigma)).square().flatten(1).mean(1)
     weight_B = WEIGHTINGS[config.objective.weighting](t_B, *objective.mix(t_B))
     return error_B * objective.weight(t_B) * weight_B
+
+
+def _given(
+    backbone: Backbone, clips: list[Clip], rngs: list[np.random.Generator], config: FineTuneConfig
+) -> tuple[Tensor, Conditions]:
+    """Clean latents and conditions: encoded now under drawn guides, or as the cache holds them."""
+    encoded = [clip.encoded for clip in clips if clip.encoded is not None]
+    if encoded:
+        return stacked(encoded, backbone.device)
+    videos = [to_float_CTHW(clip.video_THWC) for clip in clips if clip.video_THWC is not None]
+    video_BCTHW = torch.stack(videos).to(backbone.device)
+    plans = [
+        plan_for(video_TCHW, config.conditions, rng, backbone.info)
+        for video_TCHW, rng in zip(video_BCTHW.transpose(1, 2), rngs, strict=True)
+    ]
+    return backbone.target(video_BCTHW, plans), backbone.conditions(plans)
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------------
