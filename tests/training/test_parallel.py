@@ -13,6 +13,7 @@ import pytest
 import torch
 from finetune_runs import config_of, losses
 
+from anisora.errors import BadConfig
 from anisora.training import finetune, loop
 from anisora.training.loop import averaged_weights
 
@@ -29,18 +30,18 @@ def with_sgd(monkeypatch):
     )
 
 
-def in_two_processes(config, **options):
-    """Runs the training as torchrun would start it, in two processes on this machine."""
+def in_processes(num, config, **options):
+    """Runs the training as torchrun would start it, in several processes on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     children = []
-    for rank in (0, 1):
+    for rank in range(num):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num)}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 finetune.main(config, **options)
                 code = 0
@@ -51,7 +52,7 @@ def in_two_processes(config, **options):
             finally:
                 os._exit(code)
         children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * num
 
 
 def close(a, b):
@@ -68,16 +69,53 @@ def test_two_processes_equal_one(method, family, tiny, clip_folder, tmp_path, mo
     shared = {"method": method, "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 0.1, "ema_decay": 0.0}}
     alone, together = (config_of(tiny(family), clip_folder, tmp_path / name, **shared) for name in ("one", "two"))
     finetune.main(alone)
-    in_two_processes(together)
+    in_processes(2, together)
     close(alone.output, together.output)
     assert (together.output / "export").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("num", "method", "family"),
+    [
+        (2, "full", "wan"),
+        (2, "lora", "wan-clip"),
+        pytest.param(4, "full", "wan", marks=pytest.mark.slow),
+        pytest.param(2, "full", "wan-experts", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_share_the_tokens_equal_one(num, method, family, tiny, clip_folder, tmp_path, monkeypatch):
+    """Two processes see the same clips, each half of their tokens; of four, two pairs see half of the clips each."""
+    with_sgd(monkeypatch)
+    shared = {"method": method, "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 0.1, "ema_decay": 0.0}}
+    alone = config_of(tiny(family), clip_folder, tmp_path / "one", **shared)
+    samples = {"samples": {"every_steps": 2, "clips": 1, "frames": 2}}
+    together = config_of(tiny(family), clip_folder, tmp_path / "many", context_parallel=2, **shared, **samples)
+    finetune.main(alone)
+    in_processes(num, together)
+    close(alone.output, together.output)
+    assert {path.name for path in (together.output / "samples").glob("*.png")} == {"0.png", "2.png", "3.png"}
+
+
+def test_tokens_that_cannot_be_shared_out_are_refused(tiny, clip_folder, tmp_path):
+    def check(family, parts, message):
+        config = config_of(tiny(family), clip_folder, tmp_path / "run", context_parallel=parts)
+        backbone = finetune._backbone(config, torch.device("cpu"))
+        course = finetune.open_course(config, backbone.info.strides, backbone.info.native)
+        with pytest.raises(BadConfig, match=message):
+            finetune._check_context(config, backbone, course)
+
+    check("cogvideox", 2, "cannot split the tokens")
+    check("vace", 2, "cannot split the tokens")
+    check("wan", 5, r"heads.*a divisor of")
+    with pytest.raises(BadConfig, match="a multiple of 2 processes"):
+        finetune.main(config_of(tiny("wan"), clip_folder, tmp_path / "run", context_parallel=2))
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tiny, clip_folder, tmp_path, monkeypatch):
     shared = {"method": "full", "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 1e-4}}
     alone, moved = (config_of(tiny("wan"), clip_folder, tmp_path / name, **shared) for name in ("one", "moved"))
     finetune.main(alone)
-    in_two_processes(moved, max_minutes=0)
+    in_processes(2, moved, max_minutes=0)
     assert [step for step, *_ in losses(moved.output)] == [0]
     assert finetune.main(moved) is not None
     for one, two in zip(losses(alone.output), losses(moved.output), strict=True):

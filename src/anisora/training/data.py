@@ -332,8 +332,8 @@ class Loader:
 
     def _submit(self, step: int) -> list[Future[Clip]]:
         number, samples = self._data.schedule.batch(step)
-        share = len(samples) // self.world.size
-        places = range(self.world.rank * share, (self.world.rank + 1) * share)
+        share = len(samples) // self.world.shares
+        places = range(self.world.share * share, (self.world.share + 1) * share)
         return [self._pool.submit(self._read, number, samples[place], step, place) for place in places]
 
     def _read(self, number: int, sample: int, step: int, place: int) -> Clip:

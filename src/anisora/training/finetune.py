@@ -40,7 +40,7 @@ from anisora.training.data import Clip, DataSettings, Loader, tokens_of
 from anisora.training.examples import ConditionSettings, plan_for
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import WEIGHTINGS, draw_t, like, share_below
-from anisora.training.parallel import World, join, leave, shard
+from anisora.training.parallel import World, join, leave, shard, split_tokens
 from anisora.training.record import begin
 from anisora.training.sheets import SampleSettings, sheet_maker
 from anisora.training.stages import Course, Stage, StageSettings, open_stages, resolve
@@ -48,7 +48,15 @@ from anisora.training.stages import Course, Stage, StageSettings, open_stages, r
 #: fields that may differ when a run goes on: they change no number, or only how long it goes on
 MAY_CHANGE = frozenset(
     {
-        *("output", "device", "loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
+        *(
+            "output",
+            "device",
+            "context_parallel",
+            "loop.steps",
+            "epochs",
+            "loop.save_every_minutes",
+            "loop.log_every_steps",
+        ),
         # where the clips lie; which they are is `clips`
         *("data.workers", "data.videos", "data.shards", "data.images", "data.mixture"),
         "cache.folder",
@@ -100,6 +108,9 @@ class FineTuneConfig:
         (), "of transformer, transformer_2, mask_projection: what learns; default: all there is"
     )
     mask_projection: bool = setting(False, "give a CogVideoX checkpoint the paper's mask projection")
+    context_parallel: int = setting(
+        1, "processes that share the tokens of each clip: for clips too long for one device"
+    )
     micro_batch: int | None = setting(None, "clips that are in memory at once on a device; default: all of its batch")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "of the arithmetic; auto: bfloat16 on accelerators"
@@ -115,6 +126,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
     checks = [
         (config.loop.steps >= 1, "loop.steps", config.loop.steps, "1 or more"),
         (config.epochs is None or config.epochs > 0, "epochs", config.epochs, "above 0"),
+        (config.context_parallel >= 1, "context_parallel", config.context_parallel, "1 or more"),
         (config.micro_batch is None or config.micro_batch >= 1, "micro_batch", config.micro_batch, "1 or more"),
         (config.method == "full" or not config.mask_projection, "mask_projection", "with method lora", "method: full"),
         (config.method == "lora" or config.lora.start is None, "lora.start", "with method full", "method: lora"),
@@ -140,7 +152,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
 def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
     hush_libraries()
-    world = join(runtime.own_device(config.device))
+    world = join(runtime.own_device(config.device), config.context_parallel)
     try:
         with locked(config.output, world):
             if not _train(config, world, max_minutes):
@@ -158,9 +170,11 @@ def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     backbone = _backbone(config, world.device)
     _check_capabilities(config, backbone)
     trained = _prepared(backbone, config, world)
-    course = open_course(config, backbone.info.strides, backbone.info.native, world.size)
+    course = open_course(config, backbone.info.strides, backbone.info.native, world.shares)
+    _check_context(config, backbone, course)
     if world.is_first:
         begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
+    split_tokens(backbone.networks.values(), world)
     shard(backbone.networks.values(), world)
     cache = _filled(config, backbone, course, world) if config.cache else None
     task = fine_tune_task(backbone, trained, course, config, world, cache)
@@ -249,6 +263,27 @@ def _check_capabilities(config: FineTuneConfig, backbone: Backbone) -> None:
         raise BadConfig("objective.shift on a checkpoint that predicts v", got=config.objective.shift, expected="none")
 
 
+def _check_context(config: FineTuneConfig, backbone: Backbone, course: Course) -> None:
+    """Raises BadConfig where a network's heads, or a clip's tokens, cannot be shared out evenly."""
+    parts = config.context_parallel
+    if parts == 1:
+        return
+    for name, network in backbone.networks.items():
+        if getattr(network, "_cp_plan", None) is None:
+            raise BadConfig(
+                f"context_parallel: diffusers cannot split the tokens of {name}",
+                got=f"{type(network).__name__}, family {backbone.info.family}",
+                expected="a Wan image-to-video checkpoint",
+            )
+        if (heads := network.config.num_attention_heads) % parts:  # type: ignore[union-attr]
+            raise BadConfig(f"context_parallel: {name} has {heads} heads", got=parts, expected=f"a divisor of {heads}")
+    for bucket in (bucket for data in course.data for bucket in data.buckets):
+        if (tokens := tokens_of(backbone.info.strides, bucket.size_px, bucket.num_frames)) % parts:
+            raise BadConfig(
+                f"context_parallel: {bucket} is {tokens} tokens", got=parts, expected=f"a divisor of {tokens}"
+            )
+
+
 def open_course(config: FineTuneConfig, strides: Strides, native: Native, world_size: int = 1) -> Course:
     """The run's stages, or its one stage where it names none, with their clips. Raises what opening the clips raises."""
     alone = Stage(name="", data=config.data, steps=None if config.epochs else config.loop.steps, epochs=config.epochs)
@@ -299,7 +334,7 @@ def fine_tune_task(
         figures: dict[str, Any] = {"clips": size, "tokens": tokens, "wait_s": round(wait_s, 4)}
         if config.stages:
             figures["stage"] = course.stages[number].name
-        first = world.rank * len(clips)
+        first = world.share * len(clips)
         part = config.micro_batch or len(clips)
         for start in range(0, len(clips), part):
             here = slice(start, start + part)

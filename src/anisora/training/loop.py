@@ -76,8 +76,8 @@ class Task:
     """What is trained: modules by name, and a loss for one step.
 
     The loss may come in parts, yielded one by one, whose sum it is: each is turned into gradients before the next one is
-    computed, so that one part's activations are in memory at a time. Of several processes each gives the mean over its own
-    samples, as many as the others have.
+    computed, so that one part's activations are in memory at a time. Of several processes each gives the mean over the
+    samples that it sees, as many as the others do.
     """
 
     name: str
@@ -155,7 +155,8 @@ def train(
             _show(task, 0, trained, average, log)
         for step in range(first_step, settings.steps):
             begun = time.monotonic()
-            own_loss, extra = _backward(task, step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            own_loss, extra = _backward(task, step, generator, world.context)
             now = time.monotonic()
             # Time and signals reach the processes apart; one asking is enough, and all do the same.
             loss, asked, due = world.summed(
@@ -196,13 +197,16 @@ def train(
     return True
 
 
-def _backward(task: Task, step: int, generator: torch.Generator) -> tuple[float, dict[str, Any]]:
-    """The loss of a step, turned into gradients part by part, and its figures."""
+def _backward(task: Task, step: int, generator: torch.Generator, context: int) -> tuple[float, dict[str, Any]]:
+    """The loss of a step, turned into gradients part by part, and its figures.
+
+    Gradients are averaged over all processes; those of a share each hold a part of one, and parts are to be summed.
+    """
     result = task.loss(step, generator)
     total = 0.0
     figures: dict[str, Any] = {}
     for loss, extra in [result] if isinstance(result, tuple) else result:
-        loss.backward()  # also of what is no number: the other processes wait for it
+        (loss * context).backward()  # also of what is no number: the other processes wait for it
         total += loss.item()
         figures |= extra
     return total, figures

@@ -25,7 +25,7 @@ from anisora.media.frames import contact_sheet
 from anisora.records import Guide, Request
 from anisora.settings import setting
 from anisora.training.backbone import Backbone
-from anisora.training.data import Dataset
+from anisora.training.data import Dataset, tokens_of
 from anisora.training.log import SHEETS
 from anisora.training.parallel import World
 
@@ -56,6 +56,17 @@ def sheet_maker(
     if any(request.lora for request in requests):
         raise BadConfig("samples.shots bring a LoRA", expected="shots of the model in training alone")
     shots = [resolve(request, backbone.info, weights_sha256="in training") for request in requests]
+    for shot in shots:
+        tokens = tokens_of(
+            backbone.info.strides, shot.size, min(shot.num_frames, shot.request.window or shot.num_frames)
+        )
+        if tokens % world.context:
+            raise BadConfig(
+                "context_parallel: a shot of samples.shots cannot be shared out",
+                got=f"{tokens} tokens, context_parallel {world.context}",
+                expected=f"tokens that are a multiple of {world.context}",
+                hint="another size or length",
+            )
     networks = list(backbone.networks.values())
     backbone.pipeline.set_progress_bar_config(disable=True)
 
