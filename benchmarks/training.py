@@ -135,16 +135,17 @@ def config_of(options: argparse.Namespace, folder: Path) -> Any:
     """The run that is measured; its cache lies beside it, so that all of them read the same one."""
     from anisora.training import finetune
 
-    data = {
+    data: dict[str, Any] = {
         "output": str(folder / "run"),
         "method": options.method,
         "model": options.model,
         "device": options.device,
         "precision": options.precision,
-        "data": {"videos": str(folder / "clips"), "sizes": [[options.size] * 2], "frames": [options.frames], "fps": 16, "batch": options.batch},
+        "data": {"videos": str(folder / "clips"), "sizes": [[options.size] * 2], "frames": [options.frames], "fps": 16},
         "cache": {"variants": 2, "folder": str(folder / "cache")},
         "loop": {"log_every_steps": 1, "save_every_minutes": 1e6},
     }  # fmt: skip
+    data["data"]["batch"] = options.batch
     return finetune.load_config(data, "the benchmark")
 
 
