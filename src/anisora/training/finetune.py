@@ -48,15 +48,8 @@ from anisora.training.stages import Course, Stage, StageSettings, open_stages, r
 #: fields that may differ when a run goes on: they change no number, or only how long it goes on
 MAY_CHANGE = frozenset(
     {
-        *(
-            "output",
-            "device",
-            "context_parallel",
-            "loop.steps",
-            "epochs",
-            "loop.save_every_minutes",
-            "loop.log_every_steps",
-        ),
+        *("output", "device", "context_parallel"),
+        *("loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
         # where the clips lie; which they are is `clips`
         *("data.workers", "data.videos", "data.shards", "data.images", "data.mixture"),
         "cache.folder",

@@ -192,6 +192,8 @@ def train(
                 sizes = [local(parameter.detach()).float().abs().sum() for parameter in trained.values()]
                 (size,) = world.summed(torch.stack(sizes).sum().item())
                 _check_finite(f"the weights of {task.name} after step {step}", size, folder)
+                if log:
+                    log.flush()
                 checkpoint.save(folder, step + 1, trained, average, optimisers, world)
                 return is_last
     return True
