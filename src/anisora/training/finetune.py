@@ -261,14 +261,15 @@ def _check_context(config: FineTuneConfig, backbone: Backbone, course: Course) -
     parts = config.context_parallel
     if parts == 1:
         return
-    for name, network in backbone.networks.items():
+    networks: dict[str, Any] = {**backbone.networks}
+    for name, network in networks.items():
         if getattr(network, "_cp_plan", None) is None:
             raise BadConfig(
                 f"context_parallel: diffusers cannot split the tokens of {name}",
                 got=f"{type(network).__name__}, family {backbone.info.family}",
                 expected="a Wan image-to-video checkpoint",
             )
-        if (heads := network.config.num_attention_heads) % parts:  # type: ignore[union-attr]
+        if (heads := network.config.num_attention_heads) % parts:
             raise BadConfig(f"context_parallel: {name} has {heads} heads", got=parts, expected=f"a divisor of {heads}")
     for bucket in (bucket for data in course.data for bucket in data.buckets):
         if (tokens := tokens_of(backbone.info.strides, bucket.size_px, bucket.num_frames)) % parts:

@@ -131,7 +131,7 @@ def split_tokens(networks: Iterable[nn.Module], world: World) -> None:
     config.setup(world.rank, world.size, world.device, mesh=world.context_mesh)
     for network in networks:
         for module in network.modules():
-            processor = getattr(module, "processor", None)
+            processor: Any = getattr(module, "processor", None)
             if hasattr(processor, "_parallel_config"):
                 processor._parallel_config = config
         apply_context_parallel(network, context, network._cp_plan)  # type: ignore[arg-type]
