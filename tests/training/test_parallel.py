@@ -96,6 +96,20 @@ def test_processes_that_share_the_tokens_equal_one(num, method, family, tiny, cl
     assert {path.name for path in (together.output / "samples").glob("*.png")} == {"0.png", "2.png", "3.png"}
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="what fails is for want of an accelerator")
+def test_the_switch_of_diffusers_still_needs_an_accelerator(tiny_pipeline):
+    """Why `split_tokens` does its steps one by one; once this fails, it may call `enable_parallelism` instead."""
+    import torch.distributed as dist
+    from diffusers import ContextParallelConfig
+
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    try:
+        with pytest.raises((ZeroDivisionError, RuntimeError)):
+            tiny_pipeline("wan").transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+    finally:
+        dist.destroy_process_group()
+
+
 def test_tokens_that_cannot_be_shared_out_are_refused(tiny, clip_folder, tmp_path):
     def check(family, parts, message):
         config = config_of(tiny(family), clip_folder, tmp_path / "run", context_parallel=parts)
