@@ -5,14 +5,15 @@
     python benchmarks/training.py --shards data/curated
 
 bare      forward, backward and optimiser step of the network alone, on the inputs of a real step, made again by themselves
-loop      a step of `anisora train` from a cache: reading, noise, loss, clipping, averaging, logging, progress and bare.
-          Two runs of different length, so that starting, saving and ending are not in it. `over_bare` is loop / bare - 1
+loop      a step of `anisora train` from a cache, from one step's begin to the next one's: reading, noise, loss, clipping,
+          averaging, logging, progress and bare; starting and saving are not in it. `over_bare` is loop / bare - 1
 online    the same step when clips are decoded and conditions encoded as it goes; `over_cached` is online / loop - 1
 waiting   seconds that a step waits for its clips, over its seconds, from a cache, a folder of videos, shards
 ceiling   operations a second of a large matrix product on the same device, in the same precision, by the same clock
 
-CPU time of the process and one torch thread on CPUs, wall time on accelerators; alternating, median of the ratios. Waiting
-is wall time on either: on a machine that does other work too, reading ahead may not get its turn.
+CPU time of the process and one torch thread on CPUs, wall time on accelerators; the median of the steps of a run, runs in
+turns, the median of their ratios. Waiting is wall time on either: on a machine that does other work too, reading ahead may
+not get its turn.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ def main() -> None:
     options = parse()
     import torch
 
+    from anisora.generation.runner import hush_libraries
+
+    hush_libraries()
     if options.device == "cpu":
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--clips", type=int, default=8, help="drawn clips in the folder")
-    parser.add_argument("--steps", type=int, default=8, help="steps between the two lengths of a run")
+    parser.add_argument("--steps", type=int, default=10, help="steps of each run that count")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", metavar="DIR", help="what `anisora curate` made: waiting for it is measured too")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -65,19 +70,17 @@ def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clock = clock_of(options.device)
     draw_clips(options, folder / "clips")
     config = config_of(options, folder)
-    online = replace(config, cache=None)
     begun = clock()
-    run(config, folder / "first", 1)  # fills the cache
-    run(online, folder / "first-online", 1)
-    filled_s = clock() - begun
-    bare, tokens, network = bare_step(config)
+    tasks, network, cost = tasks_of(config)
+    starting_s = clock() - begun
+    bare, tokens = bare_step(config, network, tasks["online"])
     bare()
     rounds: dict[str, list[float]] = {"bare": [], "loop": [], "online": [], "ceiling": []}
     for number in range(options.rounds):
         rounds["ceiling"].append(ceiling(config, clock))
-        rounds["bare"].append(timed(clock, bare, options.steps))
-        rounds["loop"].append(step_seconds(config, folder / f"loop{number}", options.steps, clock))
-        rounds["online"].append(step_seconds(online, folder / f"online{number}", options.steps, clock))
+        rounds["bare"].append(statistics.median(timed(clock, bare, 1) for _ in range(options.steps)))
+        for name in ("loop", "online"):
+            rounds[name].append(step_seconds(tasks[name], config, folder / f"{name}{number}", options.steps, clock))
     info = read_json(Path(network.info.path) / "transformer" / "config.json")
     sizes = planner.network_of(info, text_tokens=network.info.max_text_tokens)
     flops = budget.passes_of(config) * options.batch * planner.forward_flops(sizes, tokens // options.batch)
@@ -90,7 +93,8 @@ def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     waiting = {"cache": waited(folder, "loop", options.rounds), "folder": waited(folder, "online", options.rounds)}
     if options.shards:
         data = replace(config.data, videos=None, shards=Path(options.shards), caption="a clip")
-        run(replace(online, data=data), folder / "shards0", 2 * options.steps)
+        task = tasks_of(replace(config, data=data, cache=None))[0]["online"]
+        step_seconds(task, config, folder / "shards0", options.steps, clock)
         waiting["shards"] = waited(folder, "shards", 1)
     return {
         "clock": "CPU seconds of the process" if options.device == "cpu" else "wall seconds",
@@ -100,9 +104,10 @@ def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ceiling_flops_a_second": rate,
         "share_of_ceiling": {name: flops / value / rate for name, value in seconds.items()},
         **ratio,
-        "rounds": rounds,
+        "of_rounds": rounds,
         "waiting_share": waiting,
-        "starting_and_filling_s": filled_s,
+        "starting_s": starting_s,
+        "cache": str(cost),
     }
 
 
@@ -149,62 +154,71 @@ def config_of(options: argparse.Namespace, folder: Path) -> Any:
     return finetune.load_config(data, "the benchmark")
 
 
-def run(config: Any, out: Path, steps: int) -> None:
-    """A run of so many steps, without its export."""
+def tasks_of(config: Any) -> tuple[dict[str, Any], Any, Any]:
+    """({"loop": from the cache, "online": without it}, the backbone that both train, what filling the cache cost)."""
     from anisora.training import finetune
-    from anisora.training.parallel import join
+    from anisora.training.cache import Cache
+    from anisora.training.parallel import World
 
-    world = join(finetune.runtime.own_device(config.device))
-    config = replace(config, output=out, loop=replace(config.loop, steps=steps))
-    assert finetune._train(config, world, float("inf"))
+    world = World(device=finetune.runtime.own_device(config.device))
+    backbone = finetune._backbone(config, world.device)
+    trained = finetune.with_trained(backbone, config)
+    course = finetune.open_course(config, backbone.info.strides, backbone.info.native)
+    tasks = {"online": finetune.fine_tune_task(backbone, trained, course, config, world)}
+    cost = None
+    if config.cache:
+        cache = Cache(config.cache, backbone, config.conditions, seed=config.seed, folder=config.output / "cache")
+        cost = cache.fill(course.data, world)
+        tasks["loop"] = finetune.fine_tune_task(backbone, trained, course, config, world, cache)
+    return tasks, backbone, cost
 
 
-def step_seconds(config: Any, out: Path, steps: int, clock: Callable[[], float]) -> float:
-    """Seconds of one step: those of a longer run over those of a short one."""
-    spent = []
-    for length in (2, 2 + steps):
-        begun = clock()
-        run(config, out.with_name(f"{out.name}-{length}"), length)
-        spent.append(clock() - begun)
-    return (spent[1] - spent[0]) / steps
+def step_seconds(task: Any, config: Any, out: Path, steps: int, clock: Callable[[], float]) -> float:
+    """Seconds from the begin of a step to that of the next, the median of a run; the first two, in which torch sets
+    itself up, are not in it."""
+    from anisora.training.loop import train
+
+    begins: list[float] = []
+
+    def loss(step: int, generator: Any) -> Any:
+        begins.append(clock())
+        yield from task.loss(step, generator)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    assert train(replace(task, loss=loss), replace(config.loop, steps=steps + 3), out, seed=config.seed)
+    return statistics.median(b - a for a, b in pairwise(begins[2:]))
 
 
-def bare_step(config: Any) -> tuple[Callable[[], None], int, Any]:
-    """(a step of the network alone, its video tokens, the backbone), on the inputs of the run's first step."""
+def bare_step(config: Any, backbone: Any, task: Any) -> tuple[Callable[[], None], int]:
+    """(a step of the network alone, its video tokens), on the inputs of the task's first step."""
     import torch
 
     from anisora.training import finetune
     from anisora.training.loop import build_optimisers
-    from anisora.training.parallel import World
 
-    device = finetune.runtime.own_device(config.device)
-    backbone = finetune._backbone(config, device)
-    trained = finetune.with_trained(backbone, config)
-    course = finetune.open_course(config, backbone.info.strides, backbone.info.native)
-    task = finetune.fine_tune_task(backbone, trained, course, config, World(device=device))
     calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
     def heard(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((network, args, kwargs))
 
-    hooks = [network.register_forward_pre_hook(heard, with_kwargs=True) for network in trained.values()]
+    hooks = [module.register_forward_pre_hook(heard, with_kwargs=True) for module in task.modules.values()]
     _, heard_figures = next(iter(task.loss(0, torch.Generator().manual_seed(0))))
     for hook in hooks:
         hook.remove()
     ((network, args, kwargs),) = calls
-    named = {f"{part}.{n}": p for part, m in trained.items() for n, p in m.named_parameters() if p.requires_grad}
+    named = {f"{part}.{n}": p for part, m in task.modules.items() for n, p in m.named_parameters() if p.requires_grad}
     optimisers = build_optimisers(named, task, config.loop)
-    in_bfloat16 = finetune._in_bfloat16(config, device)
+    in_bfloat16 = finetune._in_bfloat16(config, backbone.device)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
+        with torch.autocast(backbone.device.type, torch.bfloat16, enabled=in_bfloat16):
             predicted = network(*args, **kwargs)[0]
         predicted.float().square().mean().backward()
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
-    return step, heard_figures["tokens"], backbone
+    return step, heard_figures["tokens"]
 
 
 def timed(clock: Callable[[], float], work: Callable[[], None], times: int) -> float:
@@ -229,12 +243,11 @@ def ceiling(config: Any, clock: Callable[[], float]) -> float:
 
 
 def waited(folder: Path, name: str, rounds: int) -> float:
-    """Share of the seconds of steps that went into waiting for clips; the first of a run, which nothing precedes, is not
-    in it."""
+    """Share of the seconds of steps that went into waiting for clips; a run's first, which nothing precedes, is not in it."""
     rows = [
         json.loads(line)
         for number in range(rounds)
-        for path in sorted(folder.glob(f"{name}{number}*/log.jsonl"))
+        for path in sorted(folder.glob(f"{name}{number}/log.jsonl"))
         for line in path.read_text().splitlines()
     ]
     rows = [row for row in rows if row["step"] > 0]
