@@ -7,12 +7,14 @@ shows the same.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,12 +60,14 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One sample of a step: uint8 [T, H, W, 3] and its caption; the motion area, bool [H, W], where its source knows it."""
+    """One sample of a step: uint8 [T, H, W, 3], or what a cache holds of it (`training.cache`), and its caption; the motion
+    area, bool [H, W], where its source knows it."""
 
     name: str
-    video_THWC: np.ndarray
+    video_THWC: np.ndarray | None
     caption: str
     area_HW: np.ndarray | None = None
+    encoded: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +133,9 @@ class _Synthetic:
         start = int(rng.integers(self.clips[index].num_frames - (num_frames - 1) * int(stride)))
         window = slice(start, start + (num_frames - 1) * int(stride) + 1, int(stride))
         return fit(np.array(self._video_NTHWC[index, window]), size_px, "cover")[0]
+
+    def digest(self, index: int) -> str:
+        return hashlib.sha256(self._video_NTHWC[index].tobytes()).hexdigest()
 
 
 def open_data(
@@ -291,10 +298,23 @@ def _split(total: int, weights: Sequence[int]) -> list[int]:
 
 
 class Loader:
-    """`batch(step)`: the clips of a step that this process trains on, read ahead by threads."""
+    """`batch(step)`: the clips of a step that this process trains on, read ahead by threads.
 
-    def __init__(self, data: Dataset, *, seed: int, world: World, workers: int, folder: Path) -> None:
+    `read_encoded(bucket, index, rng)` reads them from a cache instead of decoding them.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        seed: int,
+        world: World,
+        workers: int,
+        folder: Path,
+        read_encoded: Callable[[Bucket, int, np.random.Generator], dict[str, Any]] | None = None,
+    ) -> None:
         self._data, self._seed = data, seed
+        self._read_encoded = read_encoded
         self.world = world
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="clips")  # starts no thread before its work
         self._ahead: dict[int, list[Future[Clip]]] = {}
@@ -320,8 +340,8 @@ class Loader:
 
     def _submit(self, step: int) -> list[Future[Clip]]:
         number, samples = self._data.schedule.batch(step)
-        share = len(samples) // self.world.size
-        places = range(self.world.rank * share, (self.world.rank + 1) * share)
+        share = len(samples) // self.world.shares
+        places = range(self.world.share * share, (self.world.share + 1) * share)
         return [self._pool.submit(self._read, number, samples[place], step, place) for place in places]
 
     def _read(self, number: int, sample: int, step: int, place: int) -> Clip:
@@ -333,15 +353,21 @@ class Loader:
                 continue
             clip = bucket.source.clips[index]
             rng = np.random.default_rng([self._seed, step, place])
+            video_THWC: np.ndarray | None = None
+            area_HW: np.ndarray | None = None
+            encoded: dict[str, Any] | None = None
             try:
-                video_THWC = bucket.source.read(index, bucket.num_frames, bucket.size_px, self._data.fps, rng)
-                area_HW = area_of(bucket.source, index, bucket.size_px)
+                if self._read_encoded:
+                    encoded = self._read_encoded(bucket, index, rng)
+                else:
+                    video_THWC = bucket.source.read(index, bucket.num_frames, bucket.size_px, self._data.fps, rng)
+                    area_HW = area_of(bucket.source, index, bucket.size_px)
             except (BadVideo, BadImage) as problem:
                 self._broken[number, index] = str(problem)
                 self._note(clip.name, str(problem))
                 continue
             caption = clip.caption or self._data.caption or ""
-            return Clip(name=clip.name, video_THWC=video_THWC, caption=caption, area_HW=area_HW)
+            return Clip(name=clip.name, video_THWC=video_THWC, caption=caption, area_HW=area_HW, encoded=encoded)
         raise Failed(f"no clip of {bucket} can be decoded", got=f"{len(bucket.indices)} tried", hint=f"{self._record}")
 
     def _note(self, name: str, problem: str) -> None:

@@ -34,14 +34,13 @@ from anisora.errors import BadConfig
 from anisora.files import atomic_folder
 from anisora.generation.prompts import NEGATIVE_PROMPTS
 from anisora.generation.runner import hush_libraries
-from anisora.media.frames import to_float_CTHW
 from anisora.models.checkpoint import Recipe
 from anisora.models.sampler import make_scheduler
 from anisora.settings import plain, setting
 from anisora.training import finetune
 from anisora.training.backbone import FORWARDS, Backbone
 from anisora.training.data import Clip, DataSettings, Loader, tokens_of
-from anisora.training.examples import ConditionSettings, draw_plan
+from anisora.training.examples import ConditionSettings
 from anisora.training.finetune import MAY_CHANGE, FineTuneConfig, FineTuneLoop
 from anisora.training.loop import Task, load_averaged, locked, train
 from anisora.training.order import permuted
@@ -286,22 +285,15 @@ def noisy_samples(
     backbone: Backbone, sigma: float, clips: list[Clip], seeds: list[int], config: DistillConfig
 ) -> tuple[Tensor, Conditions, list[str]]:
     """Clips at a noise level, the conditions drawn for them, and their captions or none."""
-    info = backbone.info
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    video_BCTHW = torch.stack([to_float_CTHW(clip.video_THWC) for clip in clips]).to(backbone.device)
-    how: dict[str, Any] = {"family": info.family, "strides": info.strides, "snap": info.snap}
-    plans = [
-        draw_plan(video_TCHW, config.conditions, rng, area_HW=clip.area_HW, **how)
-        for video_TCHW, rng, clip in zip(video_BCTHW.transpose(1, 2), rngs, clips, strict=True)
-    ]
+    clean, conditions = finetune.encoded_clips(backbone, clips, rngs, config.conditions)
     captions = [
         "" if rng.random() < config.conditions.text_dropout else clip.caption
         for clip, rng in zip(clips, rngs, strict=True)
     ]
-    clean = backbone.target(video_BCTHW, plans)
     noise = [torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     noisy = (1 - sigma) * clean + sigma * torch.stack(noise).to(clean)
-    return noisy, backbone.conditions(plans), captions
+    return noisy, conditions, captions
 
 
 def velocity_of(

@@ -18,6 +18,7 @@ from anisora.conditioning.checks import SLOT_FAMILIES
 from anisora.conditioning.plan import DEFAULT_STRIDES, ConditionPlan, plan_from_tensors
 from anisora.conditioning.strategy import sample_guides
 from anisora.geometry import Strides
+from anisora.models.checkpoint import CheckpointInfo
 from anisora.settings import setting
 
 
@@ -67,6 +68,19 @@ def draw_plan(
     area_1HW = draw_area(video_TCHW, rng) if area_HW is None else torch.from_numpy(area_HW).to(video_TCHW)[None]
     return plan_from_tensors(
         video_TCHW, guide_frames=_snapped(frames, video_TCHW, snap), motion_T1HW=area_1HW[None], **how
+    )
+
+
+def plan_for(
+    video_TCHW: Tensor,
+    settings: ConditionSettings,
+    rng: np.random.Generator,
+    info: CheckpointInfo,
+    area_HW: np.ndarray | None = None,
+) -> ConditionPlan:
+    """`draw_plan` as a checkpoint wants its guides."""
+    return draw_plan(
+        video_TCHW, settings, rng, family=info.family, strides=info.strides, snap=info.snap, area_HW=area_HW
     )
 
 

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from anisora.errors import AnisoraError, BadInput, BadVideo
+from anisora.files import sha256_file
 from anisora.media.frames import fit
 
 #: a caption file of its own beside a clip, or one table for the whole folder
@@ -56,6 +57,10 @@ class Source(Protocol):
         self, index: int, num_frames: int, size_px: tuple[int, int], fps: Fraction, rng: np.random.Generator
     ) -> np.ndarray:
         """uint8 [num_frames, H, W, 3]: a window of the clip that `rng` chooses, cropped to the size's aspect."""
+        ...
+
+    def digest(self, index: int) -> str:
+        """The sha256 of what the clip is read from."""
         ...
 
 
@@ -94,6 +99,9 @@ class VideoFolder:
         clip = self.clips[index]
         return read_window(self.folder / clip.name, clip, num_frames, size_px, fps, rng)
 
+    def digest(self, index: int) -> str:
+        return sha256_file(self.folder / self.clips[index].name)
+
 
 class StillFolder:
     """The stills under a folder: clips of one frame."""
@@ -123,6 +131,9 @@ class StillFolder:
 
         picture = np.asarray(load_image(self.folder / self.clips[index].name))
         return fit(picture[None], size_px, "cover")[0]
+
+    def digest(self, index: int) -> str:
+        return sha256_file(self.folder / self.clips[index].name)
 
 
 class Shards:
@@ -183,6 +194,9 @@ class Shards:
             file.write(self._bytes(self._members[clip.name]["mp4"]))
             file.flush()
             return read_window(Path(file.name), clip, num_frames, size_px, fps, rng)
+
+    def digest(self, index: int) -> str:
+        return self._members[self.clips[index].name]["mp4"]["sha256"]
 
 
 def _info_of(row: dict) -> ClipInfo:
