@@ -40,7 +40,7 @@ def test_a_variant_is_what_online_encoding_gives(family, tiny, clip_folder, tmp_
         rng = np.random.default_rng([settings.seed, variant, int(bucket.source.digest(3)[:15], 16)])
         video_THWC = bucket.source.read(3, bucket.num_frames, bucket.size_px, data.fps, rng)
         clip = Clip(name="3", video_THWC=video_THWC, caption="")
-        online_clean, online = finetune._given(backbone, [clip], [rng], settings)
+        online_clean, online = finetune.encoded_clips(backbone, [clip], [rng], settings.conditions)
         pick = type("Pick", (), {"integers": lambda self, n, variant=variant: variant})()
         clean, kept = stacked([cache.reader(data)(bucket, 3, pick)], CPU)
         assert torch.equal(clean, online_clean)
