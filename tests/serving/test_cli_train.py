@@ -80,3 +80,23 @@ def test_flags_that_do_not_fit_the_method_are_refused(tmp_path: Path, tiny, caps
     bundled = Path(__file__).parents[2] / "configs" / "bundled.yaml"
     assert run(["train", str(bundled), "--dry-run"]) == 2
     assert "--dry-run is for fine-tuning" in capsys.readouterr().err
+
+
+def test_build_masks_prints_what_became_of_each_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from anisora.assets import locate
+    from anisora.errors import AssetMissing
+    from anisora.media.writer import write_video
+
+    try:
+        locate("u2netp")
+    except AssetMissing as missing:
+        pytest.skip(str(missing))
+    write_video(tmp_path / "clips" / "grey.mp4", np.full((3, 32, 48, 3), 128, np.uint8), 8)
+    words = ["train", "build-masks", str(tmp_path / "clips"), "--out", str(tmp_path / "pairs")]
+    assert run([*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["videos"], said["no_foreground"]) == (1, 1)
+    (tmp_path / "s.yaml").write_text("max_are: 0.5\n")
+    assert run([*words, "--config", str(tmp_path / "s.yaml")]) == 2
+    assert "max_area" in capsys.readouterr().err
+    assert run(["train", "build-masks", str(tmp_path / "gone"), "--out", str(tmp_path / "pairs")]) == 2

@@ -158,22 +158,7 @@ def generate_shot(
 
     request, info = resolved.request, resolved.info
     out = _checked_out(request.out)
-    material, notes = _material(resolved)
-    unit = 8 if request.snap == "anisora" else info.strides.temporal
-    assert request.window
-    planned = long_video.plan_windows(material, request.window, unit)
-    if len(planned) > 1 and "guides" not in info.capabilities:
-        raise BadRequest(
-            f"the model {info.name} cannot go on from a shot's last frames",
-            got=f"{material.num_frames} frames",
-            expected=f"at most {request.window}",
-        )
-    shot = long_video.make(
-        material,
-        planned,
-        _window_maker(resolved, pipeline, progress, len(planned)),
-        step=_guide_step(resolved),
-    )
+    shot, notes = make_shot(resolved, pipeline, progress=progress)
     progress("write", 0, 1)
     begin = time.perf_counter()
     write_video(out, shot.frames_THWC, resolved.fps, metadata=_embedded(resolved))
@@ -201,6 +186,25 @@ def generate_shot(
     files.write_atomic(json_path(out), text.encode())
     progress("write", 1, 1)
     return generation
+
+
+def make_shot(
+    resolved: ResolvedRequest, pipeline: Any, *, progress: Progress = _silent
+) -> tuple[long_video.LongShot, list[str]]:
+    """The shot, written nowhere, and remarks about what of the request is not used. Raises what the pipeline raises."""
+    request, info = resolved.request, resolved.info
+    material, notes = _material(resolved)
+    unit = 8 if request.snap == "anisora" else info.strides.temporal
+    assert request.window
+    planned = long_video.plan_windows(material, request.window, unit)
+    if len(planned) > 1 and "guides" not in info.capabilities:
+        raise BadRequest(
+            f"the model {info.name} cannot go on from a shot's last frames",
+            got=f"{material.num_frames} frames",
+            expected=f"at most {request.window}",
+        )
+    make_window = _window_maker(resolved, pipeline, progress, len(planned))
+    return long_video.make(material, planned, make_window, step=_guide_step(resolved)), notes
 
 
 def _guide_step(resolved: ResolvedRequest) -> int:

@@ -1,4 +1,5 @@
-"""Low-rank adapters on the denoising networks: put there to be trained, and written in the layout that diffusers loads.
+"""Low-rank adapters on the denoising networks: put there to be trained, from nothing or from a file, and written in the
+layout that diffusers loads.
 
 The file is `pytorch_lora_weights.safetensors` with keys `transformer.MODULE.lora_A.weight`, which diffusers, ComfyUI and
 `models.lora` read; the second of two experts has its own in `transformer_2/`.
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anisora.errors import BadConfig
+from anisora.models.lora import LoraReport, load_lora
 from anisora.settings import setting
 
 ADAPTER = "default"
@@ -29,6 +31,9 @@ class LoraSettings:
     alpha: int | None = setting(None, "their scale is alpha / rank; default: the rank, for a scale of 1")
     targets: tuple[str, ...] = setting(
         ("to_q", "to_k", "to_v", "to_out.0"), "ends of the names of the linear layers that get one"
+    )
+    start: Path | None = setting(
+        None, "LoRA to go on from, a file or a folder, in any spelling that `anisora generate --lora` reads"
     )
 
 
@@ -63,6 +68,82 @@ def matching_linears(network: nn.Module, ends: Sequence[str]) -> list[str]:
             known = sorted({re.sub(r"^.*\.\d+\.(?=\D)", "", name) for name in linear})
             raise BadConfig("lora.targets matches no layer", got=end, expected=f"ends of {', '.join(known[:12])}")
     return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A LoRA to go on from: what came of reading it, and its matrices, network -> module -> (A, B times its scale).
+
+    `biases` are modules whose file also adds a constant, which adapters in training do not have.
+    """
+
+    report: LoraReport
+    layers: dict[str, dict[str, tuple[Tensor, Tensor]]]
+    biases: tuple[str, ...]
+
+
+def read_start(pipeline: Any, path: Path, networks: Sequence[str]) -> Start:
+    """The LoRA at `path` as the loaders of generation read it; the pipeline is left without one.
+
+    Raises what `models.lora.load_lora` does: BadCheckpoint for a file none of whose modules the networks have.
+    """
+    report = load_lora(pipeline, path, experts=networks)
+    layers: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+    biases: list[str] = []
+    for network in report.networks:
+        layers[network] = {}
+        for name, module in getattr(pipeline, network).named_modules():
+            if report.name in getattr(module, "lora_A", {}):
+                down, up = module.lora_A[report.name], module.lora_B[report.name]
+                scaled = up.weight.detach().float() * module.scaling[report.name]
+                layers[network][name] = (down.weight.detach().float().clone(), scaled)
+                biases += [name] if up.bias is not None else []
+    pipeline.unload_lora_weights()
+    return Start(report=report, layers=layers, biases=tuple(biases))
+
+
+def begin_with(networks: dict[str, nn.Module], start: Start, lora: LoraSettings) -> str:
+    """Puts a LoRA's matrices into the fresh adapters of the networks, and returns a sentence on what came of it.
+
+    An adapter of a higher rank than the file's keeps its own rows beside them, without effect yet. Raises BadConfig for
+    a file of a higher rank than the adapters have, and for one of whose modules none has an adapter.
+    """
+    scale = (lora.alpha or lora.rank) / lora.rank
+    taken: set[str] = set()
+    left: set[str] = set(start.report.unmatched)
+    for network, layers in start.layers.items():
+        for name, (down, up) in layers.items():
+            module: Any = networks[network].get_submodule(name)
+            if ADAPTER not in getattr(module, "lora_A", {}):
+                left.add(name)
+                continue
+            rank = len(down)
+            if rank > lora.rank:
+                raise BadConfig(
+                    "lora.start has a higher rank than lora.rank", got=f"{rank} in {name}", expected=f"{lora.rank} or less",
+                    hint=f"lora.rank={rank}",
+                )  # fmt: skip
+            with torch.no_grad():
+                module.lora_A[ADAPTER].weight[:rank] = down.to(module.lora_A[ADAPTER].weight)
+                module.lora_B[ADAPTER].weight[:, :rank] = up.to(module.lora_B[ADAPTER].weight) / scale
+            taken.add(name)
+    if not taken:
+        raise BadConfig(
+            "none of the modules of lora.start is trained",
+            got=", ".join(sorted(left)[:3]),
+            expected=f"some that end in {', '.join(lora.targets)}",
+            hint="other lora.targets",
+        )
+    return _sentence(start, len(taken), sorted(left))
+
+
+def _sentence(start: Start, num_taken: int, left: list[str]) -> str:
+    said = f"{num_taken} of {num_taken + len(left)} modules begin with {start.report.path}"
+    if left:
+        said += f"; left out, as no adapter is there: {', '.join(left[:3])}" + (", ..." if len(left) > 3 else "")
+    if start.biases:
+        said += f"; without the biases that {len(start.biases)} of them have"
+    return said
 
 
 def save_lora(pipeline: Any, networks: Sequence[str], folder: Path, dtype: torch.dtype) -> Path:

@@ -3,7 +3,7 @@
 Generation lets stock pipelines call the network; here the call is made once, with gradients. That both hand the network the
 same tensors is held by a test that listens to a pipeline.
 
-    B batch, C latent channels, M mask channels, F latent frames, Y X latents, L text tokens, D their width
+    B batch, C latent channels, M mask channels, F latent frames, Y X latents, L text tokens, N image tokens, D their width
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +21,24 @@ import anisora
 from anisora.conditioning.encode import Conditions, encode, static_target
 from anisora.conditioning.plan import ConditionPlan
 from anisora.errors import BadConfig
+from anisora.files import write_atomic
 from anisora.generation.pipeline import padded_condition
 from anisora.models import catalog
 from anisora.models.checkpoint import CheckpointInfo
 from anisora.models.codec import Codec
 from anisora.models.mask_projection import MaskProjection, mask_added
+from anisora.store import content_hash
 from anisora.training.objectives import Objective, objective_of
 
 #: captions whose states stay in memory: the text encoder is frozen, so they never change
 _MOST_TEXTS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeenConditions(Conditions):
+    """Conditions whose pictures the image branch has looked at before: its states, None without such a branch."""
+
+    picture_BND: Tensor | None
 
 
 @dataclass
@@ -40,6 +50,8 @@ class Backbone:
     codec: Codec
     objective: Objective
     device: torch.device
+    text_folder: Path | None = None
+    """Where states of captions are kept from one run to the next; None keeps them in memory alone."""
     _texts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -76,17 +88,40 @@ class Backbone:
             if caption not in self._texts:
                 if len(self._texts) >= _MOST_TEXTS:
                     self._texts.clear()
-                self._texts[caption] = self.pipeline.encode_prompt(
-                    caption,
-                    do_classifier_free_guidance=False,
-                    max_sequence_length=self.info.max_text_tokens,
-                    device=self.device,
-                )[0]
+                self._texts[caption] = self._kept_states(caption)
         return torch.cat([self._texts[caption] for caption in captions])
+
+    @property
+    def text_dtype(self) -> torch.dtype:
+        """What the text encoder computes in."""
+        return self.pipeline.text_encoder.dtype
+
+    def _kept_states(self, caption: str) -> Tensor:
+        from safetensors.torch import load_file, save_file
+
+        if self.text_folder is None:
+            return self._states(caption)
+        path = self.text_folder / f"{content_hash(caption)}.safetensors"
+        if not path.exists():
+            states = self._states(caption).cpu().contiguous()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, lambda partial: save_file({"states": states}, partial))
+        return load_file(path)["states"].to(self.device)
+
+    def _states(self, caption: str) -> Tensor:
+        """[1, L, D]"""
+        return self.pipeline.encode_prompt(
+            caption,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.info.max_text_tokens,
+            device=self.device,
+        )[0]
 
     @torch.no_grad()
     def pictures(self, conditions: Conditions) -> Tensor | None:
         """What the image branch sees of each sample: its earliest guide, zeros without one; None without such a branch."""
+        if isinstance(conditions, SeenConditions):
+            return conditions.picture_BND
         if not self.info.image_branch:
             return None
         shown = [

@@ -55,7 +55,8 @@ def budget(config: FineTuneConfig, *, devices: int = 1) -> Budget:
     network = planner.network_of(transformer, text_tokens=info["max_text_tokens"])
     experts = [name for name in parts if name.startswith("transformer")]
     strides, native = info["strides"], info["native"]
-    course = open_course(config, strides, replace(native, size=tuple(native.size)), devices)
+    shares = max(1, devices // config.context_parallel)
+    course = open_course(config, strides, replace(native, size=tuple(native.size)), shares)
     trained = _num_trained(config, transformer, network, experts, parts)
     shown = [
         _Shown(
@@ -68,7 +69,8 @@ def budget(config: FineTuneConfig, *, devices: int = 1) -> Budget:
     ]
     forward = {s.tokens: planner.forward_flops(network, s.tokens) for s in shown}
     flops = sum(s.share * s.bucket.batch * passes_of(config) * forward[s.tokens] for s in shown)
-    at_once = max(s.tokens * min(s.bucket.batch // devices, config.micro_batch or s.bucket.batch) for s in shown)
+    at_once = max(s.tokens * min(s.bucket.batch // shares, config.micro_batch or s.bucket.batch) for s in shown)
+    at_once = -(-at_once // config.context_parallel)
     rate = matrix_rate(config)
     seconds = flops / devices / rate
     return Budget(

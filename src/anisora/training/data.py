@@ -7,12 +7,14 @@ shows the same.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from anisora.settings import setting
 from anisora.training.corpus import Bucket as CorpusBucket
 from anisora.training.corpus import CorpusSettings
 from anisora.training.order import Schedule, Share
+from anisora.training.pairs import PairedVideos, area_of
 from anisora.training.parallel import World
 from anisora.training.sources import ClipInfo, Shards, Source, StillFolder, VideoFolder
 
@@ -39,6 +42,7 @@ class DataSettings:
     shards: Path | None = setting(None, "what `anisora curate` made")
     synthetic: CorpusSettings | None = setting(None, "procedural clips, drawn once and kept in the run's folder")
     mixture: Path | None = setting(None, "with shards: which clips how often, a file of their mixtures/")
+    pairs: Path | None = setting(None, "with videos: the motion areas that `anisora train build-masks` made of them")
     images: Path | None = setting(None, "folder of stills with captions, trained as clips of one frame")
     image_share: float = setting(0.2, "share of the steps that show stills, where there are any")
     caption: str | None = setting(None, "caption of clips that have none; without it they are refused")
@@ -56,11 +60,14 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One sample of a step: uint8 [T, H, W, 3] and its caption."""
+    """One sample of a step: uint8 [T, H, W, 3], or what a cache holds of it (`training.cache`), and its caption; the motion
+    area, bool [H, W], where its source knows it."""
 
     name: str
-    video_THWC: np.ndarray
+    video_THWC: np.ndarray | None
     caption: str
+    area_HW: np.ndarray | None = None
+    encoded: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +134,9 @@ class _Synthetic:
         window = slice(start, start + (num_frames - 1) * int(stride) + 1, int(stride))
         return fit(np.array(self._video_NTHWC[index, window]), size_px, "cover")[0]
 
+    def digest(self, index: int) -> str:
+        return hashlib.sha256(self._video_NTHWC[index].tobytes()).hexdigest()
+
 
 def open_data(
     settings: DataSettings,
@@ -187,12 +197,16 @@ def open_data(
 def _open_sources(settings: DataSettings, cache: Path) -> Iterator[tuple[Source, bool]]:
     from anisora.training.corpus import open_corpus
 
+    if settings.pairs is not None and settings.videos is None:
+        raise BadConfig("pairs without their videos", got=f"data.pairs {settings.pairs}", expected="data.videos")
     named = [name for name in ("videos", "shards", "synthetic") if getattr(settings, name) is not None]
     if len(named) != 1:
         raise BadConfig("data", got=" and ".join(named) or "nothing", expected="one of videos, shards, synthetic")
     if settings.mixture is not None and settings.shards is None:
         raise BadConfig("a mixture without shards", expected="data.shards")
-    if settings.videos is not None:
+    if settings.videos is not None and settings.pairs is not None:
+        yield PairedVideos(settings.videos, settings.pairs), False
+    elif settings.videos is not None:
         yield VideoFolder(settings.videos), False
     elif settings.shards is not None:
         yield Shards(settings.shards, settings.mixture), False
@@ -284,10 +298,23 @@ def _split(total: int, weights: Sequence[int]) -> list[int]:
 
 
 class Loader:
-    """`batch(step)`: the clips of a step that this process trains on, read ahead by threads."""
+    """`batch(step)`: the clips of a step that this process trains on, read ahead by threads.
 
-    def __init__(self, data: Dataset, *, seed: int, world: World, workers: int, folder: Path) -> None:
+    `read_encoded(bucket, index, rng)` reads them from a cache instead of decoding them.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        seed: int,
+        world: World,
+        workers: int,
+        folder: Path,
+        read_encoded: Callable[[Bucket, int, np.random.Generator], dict[str, Any]] | None = None,
+    ) -> None:
         self._data, self._seed = data, seed
+        self._read_encoded = read_encoded
         self.world = world
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="clips")  # starts no thread before its work
         self._ahead: dict[int, list[Future[Clip]]] = {}
@@ -313,8 +340,8 @@ class Loader:
 
     def _submit(self, step: int) -> list[Future[Clip]]:
         number, samples = self._data.schedule.batch(step)
-        share = len(samples) // self.world.size
-        places = range(self.world.rank * share, (self.world.rank + 1) * share)
+        share = len(samples) // self.world.shares
+        places = range(self.world.share * share, (self.world.share + 1) * share)
         return [self._pool.submit(self._read, number, samples[place], step, place) for place in places]
 
     def _read(self, number: int, sample: int, step: int, place: int) -> Clip:
@@ -326,13 +353,21 @@ class Loader:
                 continue
             clip = bucket.source.clips[index]
             rng = np.random.default_rng([self._seed, step, place])
+            video_THWC: np.ndarray | None = None
+            area_HW: np.ndarray | None = None
+            encoded: dict[str, Any] | None = None
             try:
-                video_THWC = bucket.source.read(index, bucket.num_frames, bucket.size_px, self._data.fps, rng)
+                if self._read_encoded:
+                    encoded = self._read_encoded(bucket, index, rng)
+                else:
+                    video_THWC = bucket.source.read(index, bucket.num_frames, bucket.size_px, self._data.fps, rng)
+                    area_HW = area_of(bucket.source, index, bucket.size_px)
             except (BadVideo, BadImage) as problem:
                 self._broken[number, index] = str(problem)
                 self._note(clip.name, str(problem))
                 continue
-            return Clip(name=clip.name, video_THWC=video_THWC, caption=clip.caption or self._data.caption or "")
+            caption = clip.caption or self._data.caption or ""
+            return Clip(name=clip.name, video_THWC=video_THWC, caption=caption, area_HW=area_HW, encoded=encoded)
         raise Failed(f"no clip of {bucket} can be decoded", got=f"{len(bucket.indices)} tried", hint=f"{self._record}")
 
     def _note(self, name: str, problem: str) -> None:

@@ -6,7 +6,7 @@ One home for fine-tuning and for the bundled model, so that both learn the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from anisora.conditioning.checks import SLOT_FAMILIES
 from anisora.conditioning.plan import DEFAULT_STRIDES, ConditionPlan, plan_from_tensors
 from anisora.conditioning.strategy import sample_guides
 from anisora.geometry import Strides
+from anisora.models.checkpoint import CheckpointInfo
 from anisora.settings import setting
 
 
@@ -25,6 +26,9 @@ from anisora.settings import setting
 class ConditionSettings:
     """The mask strategy (paper 4.3), dropout for guidance, and motion areas (paper 4.2.2)."""
 
+    given: Literal["first"] | None = setting(
+        None, "`first`: frame 0 alone, as plain image-to-video is trained; default: the mask strategy"
+    )
     k_max: int = setting(3, "most inner guides that are drawn; first and last are drawn besides")
     empty_prob: float = setting(0.1, "how often a draw without any guide is kept")
     guide_dropout: float = setting(0.05, "share of samples that lose all guides")
@@ -40,14 +44,18 @@ def draw_plan(
     family: str = "wan",
     strides: Strides = DEFAULT_STRIDES,
     snap: str = "exact",
+    area_HW: np.ndarray | None = None,
 ) -> ConditionPlan:
     """Guides by the mask strategy, or a motion area around frame 0 with or without more guides, drawn for one clip.
 
     Where a latent frame holds one guide, it gets one. A still (T = 1) is given in half of the samples: with it the
-    network learns to keep a drawing's look, without it to draw one.
+    network learns to keep a drawing's look, without it to draw one. `area_HW` is the clip's own motion area, of a
+    video-mask pair; without one an area is drawn.
     """
     if len(video_TCHW) == 1:
         frames = [0] if rng.random() < 0.5 else []
+    elif settings.given == "first":
+        frames = [0]
     else:
         stride = strides.temporal if family in SLOT_FAMILIES else 1
         frames = sample_guides(len(video_TCHW), rng, settings.k_max, settings.empty_prob, stride)
@@ -57,8 +65,23 @@ def draw_plan(
     if rng.random() >= settings.motion_area_prob:
         return plan_from_tensors(video_TCHW, guide_frames=_snapped(frames, video_TCHW, snap), **how)
     frames = sorted({0, *frames}) if rng.random() < 0.3 else [0]
-    area_T1HW = draw_area(video_TCHW, rng)[None]
-    return plan_from_tensors(video_TCHW, guide_frames=_snapped(frames, video_TCHW, snap), motion_T1HW=area_T1HW, **how)
+    area_1HW = draw_area(video_TCHW, rng) if area_HW is None else torch.from_numpy(area_HW).to(video_TCHW)[None]
+    return plan_from_tensors(
+        video_TCHW, guide_frames=_snapped(frames, video_TCHW, snap), motion_T1HW=area_1HW[None], **how
+    )
+
+
+def plan_for(
+    video_TCHW: Tensor,
+    settings: ConditionSettings,
+    rng: np.random.Generator,
+    info: CheckpointInfo,
+    area_HW: np.ndarray | None = None,
+) -> ConditionPlan:
+    """`draw_plan` as a checkpoint wants its guides."""
+    return draw_plan(
+        video_TCHW, settings, rng, family=info.family, strides=info.strides, snap=info.snap, area_HW=area_HW
+    )
 
 
 def _snapped(frames: list[int], video_TCHW: Tensor, snap: str) -> list[int]:

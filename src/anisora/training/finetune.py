@@ -3,7 +3,9 @@
 The catalog loads the checkpoint, conditioning makes what the network is given, the checkpoint's own scheduler says what it
 predicts, and the loop steps. What comes out is a diffusers folder or a LoRA file that diffusers loads.
 
-RUN/run.json, log.jsonl, checkpoints/STEP/   see `training.loop`; run.json also names the clips by a hash
+RUN/run.json, checkpoints/STEP/              see `training.loop`; run.json also names the clips by a hash
+RUN/log.jsonl, tensorboard/, samples/        see `training.log`
+RUN/cache/                                   see `training.cache`, where it is asked for
 RUN/unusable.jsonl                           clips that could not be decoded
 RUN/export/                                  a diffusers folder, or pytorch_lora_weights.safetensors
 """
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from anisora import runtime, settings
+from anisora.conditioning.encode import Conditions
 from anisora.errors import BadConfig
 from anisora.files import atomic_folder
 from anisora.generation.runner import hush_libraries
@@ -29,22 +32,30 @@ from anisora.geometry import Strides
 from anisora.media.frames import to_float_CTHW
 from anisora.models.checkpoint import Native
 from anisora.settings import plain, setting
-from anisora.training.adapter import LoraSettings, add_lora, save_lora
+from anisora.training import checkpoint
+from anisora.training.adapter import LoraSettings, add_lora, begin_with, read_start, save_lora
 from anisora.training.backbone import Backbone, load_backbone
+from anisora.training.cache import Cache, CacheSettings, stacked
 from anisora.training.data import Clip, DataSettings, Loader, tokens_of
-from anisora.training.examples import ConditionSettings, draw_plan
+from anisora.training.examples import ConditionSettings, plan_for
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import WEIGHTINGS, draw_t, like, share_below
-from anisora.training.parallel import World, join, leave, shard
+from anisora.training.pairs import check_used
+from anisora.training.parallel import World, join, leave, shard, split_tokens
+from anisora.training.presets import say_size
 from anisora.training.record import begin
+from anisora.training.sheets import SampleSettings, sheet_maker
 from anisora.training.stages import Course, Stage, StageSettings, open_stages, resolve
 
 #: fields that may differ when a run goes on: they change no number, or only how long it goes on
 MAY_CHANGE = frozenset(
     {
-        *("output", "device", "loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
+        *("output", "device", "context_parallel"),
+        *("loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
         # where the clips lie; which they are is `clips`
-        *("data.workers", "data.videos", "data.shards", "data.images", "data.mixture"),
+        *("data.workers", "data.videos", "data.pairs", "data.shards", "data.images", "data.mixture"),
+        "cache.folder",
+        *("samples", *(f"samples.{name}" for name in ("every_steps", "shots", "clips", "frames"))),
     }
 )
 
@@ -84,12 +95,17 @@ class FineTuneConfig:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     loop: FineTuneLoop = field(default_factory=FineTuneLoop)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    cache: CacheSettings | None = setting(None, "encode clips and captions once, before training; default: online")
     stages: dict[str, StageSettings] = field(default_factory=dict)
     epochs: float | None = setting(None, "how often every clip is shown, in place of loop.steps; need not be whole")
     parts: tuple[str, ...] = setting(
         (), "of transformer, transformer_2, mask_projection: what learns; default: all there is"
     )
     mask_projection: bool = setting(False, "give a CogVideoX checkpoint the paper's mask projection")
+    context_parallel: int = setting(
+        1, "processes that share the tokens of each clip: for clips too long for one device"
+    )
     micro_batch: int | None = setting(None, "clips that are in memory at once on a device; default: all of its batch")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "of the arithmetic; auto: bfloat16 on accelerators"
@@ -105,16 +121,22 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
     checks = [
         (config.loop.steps >= 1, "loop.steps", config.loop.steps, "1 or more"),
         (config.epochs is None or config.epochs > 0, "epochs", config.epochs, "above 0"),
+        (config.context_parallel >= 1, "context_parallel", config.context_parallel, "1 or more"),
         (config.micro_batch is None or config.micro_batch >= 1, "micro_batch", config.micro_batch, "1 or more"),
         (config.method == "full" or not config.mask_projection, "mask_projection", "with method lora", "method: full"),
+        (config.method == "lora" or config.lora.start is None, "lora.start", "with method full", "method: lora"),
         (config.lora.rank >= 1, "lora.rank", config.lora.rank, "1 or more"),
+        (config.samples.every_steps >= 0, "samples.every_steps", config.samples.every_steps, "0 or more"),
+        (config.cache is None or config.cache.variants >= 1, "cache.variants", config.cache, "1 or more"),
+        (config.samples.clips >= 1, "samples.clips", config.samples.clips, "1 or more"),
+        (config.samples.frames >= 1, "samples.frames", config.samples.frames, "1 or more"),
         (config.objective.shift is None or config.objective.shift > 0, "objective.shift", config.objective.shift, "above 0"),
         (config.loop.muon_learning_rate == 0, "loop.muon_learning_rate", config.loop.muon_learning_rate, "0: AdamW alone"),
     ]  # fmt: skip
     checks += [
         (0 <= value <= 1, f"conditions.{name}", value, "0 to 1")
         for name, value in plain(config.conditions).items()
-        if name != "k_max"
+        if name not in ("given", "k_max")
     ]
     for good, name, got, expected in checks:
         if not good:
@@ -125,7 +147,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
 def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
     hush_libraries()
-    world = join(runtime.own_device(config.device))
+    world = join(runtime.own_device(config.device), config.context_parallel)
     try:
         with locked(config.output, world):
             if not _train(config, world, max_minutes):
@@ -141,15 +163,40 @@ def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | Non
 def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     out = config.output
     backbone = _backbone(config, world.device)
-    trained = with_trained(backbone, config)
     _check_capabilities(config, backbone)
-    course = open_course(config, backbone.info.strides, backbone.info.native, world.size)
+    trained = _prepared(backbone, config, world)
+    course = open_course(config, backbone.info.strides, backbone.info.native, world.shares)
+    _check_context(config, backbone, course)
     if world.is_first:
+        if config.method == "lora":
+            say_size(trained, config.lora.rank)
         begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
+    split_tokens(backbone.networks.values(), world)
     shard(backbone.networks.values(), world)
-    task = fine_tune_task(backbone, trained, course, config, world)
+    cache = _filled(config, backbone, course, world) if config.cache else None
+    task = fine_tune_task(backbone, trained, course, config, world, cache)
+    if config.samples.every_steps:
+        in_bfloat16 = _in_bfloat16(config, world.device)
+        make = sheet_maker(config.samples, backbone, course.data[0], out, world, in_bfloat16=in_bfloat16)
+        task = replace(task, sheet=make, sheet_every_steps=config.samples.every_steps)
     loop = replace(config.loop, steps=course.steps)
     return train(task, loop, out, seed=config.seed, max_minutes=max_minutes, world=world)
+
+
+def _filled(config: FineTuneConfig, backbone: Backbone, course: Course, world: World) -> Cache:
+    """The cache with everything in it that the run will read; what it cost is told."""
+    assert config.cache
+    cache = Cache(config.cache, backbone, config.conditions, seed=config.seed, folder=config.output / "cache")
+    cost = cache.fill(course.data, world)
+    if world.is_first:
+        _say(f"cache: {cost}")
+    return cache
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(text, markup=False)
 
 
 def _backbone(config: FineTuneConfig, place: torch.device) -> Backbone:
@@ -166,6 +213,19 @@ def _backbone(config: FineTuneConfig, place: torch.device) -> Backbone:
 def _in_bfloat16(config: FineTuneConfig, device: torch.device) -> bool:
     wanted = None if config.precision == "auto" else config.precision
     return runtime.pick_dtype(device, wanted) == torch.bfloat16
+
+
+def _prepared(backbone: Backbone, config: FineTuneConfig, world: World) -> dict[str, nn.Module]:
+    """The parts that learn as the first step finds them; a run that goes on has its weights in its checkpoint."""
+    if config.lora.start is None or checkpoint.newest(config.output) is not None:
+        return with_trained(backbone, config)
+    networks = config.parts or [name for name in backbone.networks if name != "mask_projection"]
+    start = read_start(backbone.pipeline, config.lora.start, networks)
+    trained = with_trained(backbone, config)
+    said = begin_with(trained, start, config.lora)
+    if world.is_first:
+        _say(f"lora.start: {said}")
+    return trained
 
 
 def with_trained(backbone: Backbone, config: FineTuneConfig) -> dict[str, nn.Module]:
@@ -200,10 +260,33 @@ def _check_capabilities(config: FineTuneConfig, backbone: Backbone) -> None:
         raise BadConfig("objective.shift on a checkpoint that predicts v", got=config.objective.shift, expected="none")
 
 
+def _check_context(config: FineTuneConfig, backbone: Backbone, course: Course) -> None:
+    """Raises BadConfig where a network's heads, or a clip's tokens, cannot be shared out evenly."""
+    parts = config.context_parallel
+    if parts == 1:
+        return
+    networks: dict[str, Any] = {**backbone.networks}
+    for name, network in networks.items():
+        if getattr(network, "_cp_plan", None) is None:
+            raise BadConfig(
+                f"context_parallel: diffusers cannot split the tokens of {name}",
+                got=f"{type(network).__name__}, family {backbone.info.family}",
+                expected="a Wan image-to-video checkpoint",
+            )
+        if (heads := network.config.num_attention_heads) % parts:
+            raise BadConfig(f"context_parallel: {name} has {heads} heads", got=parts, expected=f"a divisor of {heads}")
+    for bucket in (bucket for data in course.data for bucket in data.buckets):
+        if (tokens := tokens_of(backbone.info.strides, bucket.size_px, bucket.num_frames)) % parts:
+            raise BadConfig(
+                f"context_parallel: {bucket} is {tokens} tokens", got=parts, expected=f"a divisor of {tokens}"
+            )
+
+
 def open_course(config: FineTuneConfig, strides: Strides, native: Native, world_size: int = 1) -> Course:
     """The run's stages, or its one stage where it names none, with their clips. Raises what opening the clips raises."""
     alone = Stage(name="", data=config.data, steps=None if config.epochs else config.loop.steps, epochs=config.epochs)
     stages = resolve(config.stages, config.data) or [alone]
+    check_used([stage.data for stage in stages], config.conditions.motion_area_prob)
     return open_stages(stages, strides, native, seed=config.seed, cache=config.output / "corpus", world_size=world_size)
 
 
@@ -211,7 +294,12 @@ def open_course(config: FineTuneConfig, strides: Strides, native: Native, world_
 
 
 def fine_tune_task(
-    backbone: Backbone, trained: dict[str, nn.Module], course: Course, config: FineTuneConfig, world: World
+    backbone: Backbone,
+    trained: dict[str, nn.Module],
+    course: Course,
+    config: FineTuneConfig,
+    world: World,
+    cache: Cache | None = None,
 ) -> Task:
     """The checkpoint's objective on clips under drawn conditions; whole batches come in parts that fit in memory.
 
@@ -222,7 +310,14 @@ def fine_tune_task(
     shift = config.objective.shift or _own_shift(backbone)
     in_bfloat16 = _in_bfloat16(config, backbone.device)
     loaders = [
-        Loader(data, seed=config.seed + number, world=world, workers=stage.data.workers, folder=config.output)
+        Loader(
+            data,
+            seed=config.seed + number,
+            world=world,
+            workers=stage.data.workers,
+            folder=config.output,
+            read_encoded=cache.reader(data) if cache else None,
+        )
         for number, (stage, data) in enumerate(zip(course.stages, course.data, strict=True))
     ]
 
@@ -238,7 +333,7 @@ def fine_tune_task(
         figures: dict[str, Any] = {"clips": size, "tokens": tokens, "wait_s": round(wait_s, 4)}
         if config.stages:
             figures["stage"] = course.stages[number].name
-        first = world.rank * len(clips)
+        first = world.share * len(clips)
         part = config.micro_batch or len(clips)
         for start in range(0, len(clips), part):
             here = slice(start, start + part)
@@ -283,19 +378,14 @@ def _errors(
     in_bfloat16: bool,
 ) -> Tensor:
     """The weighted squared error of each sample, [B]."""
-    objective, info, device = backbone.objective, backbone.info, backbone.device
+    objective, device = backbone.objective, backbone.device
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    video_BCTHW = torch.stack([to_float_CTHW(clip.video_THWC) for clip in clips]).to(device)
-    plans = [
-        draw_plan(video_TCHW, config.conditions, rng, family=info.family, strides=info.strides, snap=info.snap)
-        for video_TCHW, rng in zip(video_BCTHW.transpose(1, 2), rngs, strict=True)
-    ]
+    clean, conditions = encoded_clips(backbone, clips, rngs, config.conditions)
     captions = [
         "" if rng.random() < config.conditions.text_dropout else clip.caption
         for clip, rng in zip(clips, rngs, strict=True)
     ]
-    clean = backbone.target(video_BCTHW, plans)
-    conditions, text = backbone.conditions(plans), backbone.text(captions)
+    text = backbone.text(captions)
     noise = torch.stack([torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     noise, t_B = noise.to(device), t_B.to(device)
     alpha, sigma = objective.mix(like(t_B, clean))
@@ -305,6 +395,22 @@ def _errors(
     error_B = (predicted - objective.target(clean, noise, alpha, sigma)).square().flatten(1).mean(1)
     weight_B = WEIGHTINGS[config.objective.weighting](t_B, *objective.mix(t_B))
     return error_B * objective.weight(t_B) * weight_B
+
+
+def encoded_clips(
+    backbone: Backbone, clips: list[Clip], rngs: list[np.random.Generator], settings: ConditionSettings
+) -> tuple[Tensor, Conditions]:
+    """Clean latents and conditions: encoded now under drawn guides, or as the cache holds them."""
+    encoded = [clip.encoded for clip in clips if clip.encoded is not None]
+    if encoded:
+        return stacked(encoded, backbone.device)
+    videos = [to_float_CTHW(clip.video_THWC) for clip in clips if clip.video_THWC is not None]
+    video_BCTHW = torch.stack(videos).to(backbone.device)
+    plans = [
+        plan_for(video_TCHW, settings, rng, backbone.info, clip.area_HW)
+        for video_TCHW, rng, clip in zip(video_BCTHW.transpose(1, 2), rngs, clips, strict=True)
+    ]
+    return backbone.target(video_BCTHW, plans), backbone.conditions(plans)
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 sft         `training.run`: codec, denoiser and guide decoder of the bundled model, from scratch (configs/bundled.yaml)
 lora, full  `training.finetune`: any checkpoint that the catalog loads
+distill     `training.distill`: a student of few steps and no guidance
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from anisora import settings
 from anisora.errors import BadConfig
+from anisora.training.presets import expanded
 
 if TYPE_CHECKING:
     from anisora.training.budget import Budget
 
-METHODS = ("sft", "lora", "full")
+METHODS = ("sft", "lora", "full", "distill")
 
 
 def main(
@@ -34,6 +36,10 @@ def main(
         return run.main(path, overrides, stage=stage, max_minutes=max_minutes)
     if stage is not None:
         raise BadConfig("--stage is for configs that train from scratch", got=f"method {data['method']}")
+    if data["method"] == "distill":
+        from anisora.training import distill
+
+        return distill.main(distill.load_config(data, path.name), max_minutes=max_minutes)
     from anisora.training import finetune
 
     return finetune.main(finetune.load_config(data, path.name), max_minutes=max_minutes)
@@ -44,16 +50,14 @@ def cost(path: Path, overrides: tuple[str, ...] = (), *, devices: int = 1) -> Bu
     from anisora.training import budget, finetune
 
     data = read(path, overrides)
-    if data["method"] == "sft":
-        raise BadConfig(
-            "--dry-run is for fine-tuning", got="method sft, which trains from scratch", expected="lora or full"
-        )
+    if data["method"] not in ("lora", "full"):
+        raise BadConfig("--dry-run is for fine-tuning", got=f"method {data['method']}", expected="lora or full")
     return budget.budget(finetune.load_config(data, path.name), devices=devices)
 
 
 def read(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The plain data of a config, its method known. Raises BadConfig."""
-    data = settings.override(_mapping(settings.load(path), path), overrides)
+    data = expanded(settings.override(_mapping(settings.load(path), path), overrides), path.name)
     method = data.setdefault("method", "sft")
     if method not in METHODS:
         near = difflib.get_close_matches(str(method), METHODS, n=1, cutoff=0.5)

@@ -8,7 +8,6 @@ A task is a dict of modules and a function from a step's generator to a loss. Ev
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import signal
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -24,11 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from anisora.errors import BadConfig, Diverged
-from anisora.files import write_atomic, write_failed
-from anisora.store import read_jsonl
 from anisora.training import checkpoint
 from anisora.training.checkpoint import averaged_weights, load_averaged
-from anisora.training.parallel import World, local, whole
+from anisora.training.log import RunLog
+from anisora.training.parallel import World, local, reshard, whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = [
     "LoopSettings",
@@ -75,8 +76,8 @@ class Task:
     """What is trained: modules by name, and a loss for one step.
 
     The loss may come in parts, yielded one by one, whose sum it is: each is turned into gradients before the next one is
-    computed, so that one part's activations are in memory at a time. Of several processes each gives the mean over its own
-    samples, as many as the others have.
+    computed, so that one part's activations are in memory at a time. Of several processes each gives the mean over the
+    samples that it sees, as many as the others do.
     """
 
     name: str
@@ -88,6 +89,10 @@ class Task:
     """Times the learning rate of a step."""
     matrices: Callable[[str], bool] = lambda name: False
     """Which parameters, by `module.name`, are matrices inside a transformer's blocks."""
+    sheet: Callable[[], Image] | None = None
+    """A picture of what the modules make; it is asked for with the averaged weights in them, by all processes at once."""
+    sheet_every_steps: int = 0
+    """Steps between two of them, besides one before the first step and one after the last; 0 makes none."""
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:
@@ -130,8 +135,8 @@ def train(
 ) -> bool:
     """True when all steps are done, False when time or a signal ended them early; run again to go on.
 
-    Writes `folder/log.jsonl` and `folder/checkpoints/STEP/` (the newest only). Raises Diverged when the loss is not
-    finite; the last good checkpoint stays.
+    Writes `folder/checkpoints/STEP/` (the newest only) and what `training.log` says. Raises Diverged when the loss is
+    not finite; the last good checkpoint stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     named = {f"{part}.{name}": p for part, module in task.modules.items() for name, p in module.named_parameters()}
@@ -140,13 +145,18 @@ def train(
     full_rates = [optimiser.defaults["lr"] for optimiser in optimisers]
     average = {name: p.detach().clone() for name, p in trained.items()}
     first_step = checkpoint.resume(folder, trained, average, optimisers, world)
-    if world.is_first:
-        _trim_log(folder, first_step)
     started = saved = time.monotonic()
-    with _stop_requested() as stop, _progress(task.name, first_step, settings.steps, world.is_first) as advance:
+    with (
+        _logged(folder, first_step, world) as log,
+        _stop_requested() as stop,
+        _progress(task.name, first_step, settings.steps, world.is_first) as advance,
+    ):
+        if first_step == 0:
+            _show(task, 0, trained, average, log)
         for step in range(first_step, settings.steps):
             begun = time.monotonic()
-            own_loss, extra = _backward(task, step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            own_loss, extra = _backward(task, step, generator, world.context)
             now = time.monotonic()
             # Time and signals reach the processes apart; one asking is enough, and all do the same.
             loss, asked, due = world.summed(
@@ -158,6 +168,8 @@ def train(
             _check_finite(f"the loss of {task.name} at step {step}", loss, folder)
             _check_finite(f"the gradient of {task.name} at step {step}", norm, folder)
             if due and step > first_step:  # before the step: these weights have just given a good loss
+                if log:
+                    log.flush()
                 checkpoint.save(folder, step, trained, average, optimisers, world)
                 saved = time.monotonic()
             for optimiser, full_rate in zip(optimisers, full_rates, strict=True):
@@ -167,29 +179,36 @@ def train(
                 optimiser.zero_grad(set_to_none=True)
             _follow(average, trained, min(settings.ema_decay, (1 + step) / (10 + step)))
             is_last = step == settings.steps - 1
-            if world.is_first and (step % settings.log_every_steps == 0 or is_last):
+            if log and (step % settings.log_every_steps == 0 or is_last):
                 row: dict[str, Any] = {"step": step}
                 if task.samples_per_step is not None:
                     row["samples"] = (step + 1) * task.samples_per_step
                 row |= {"loss": loss, "grad_norm": norm, "seconds": round(time.monotonic() - begun, 4), **extra}
-                _log(folder, row)
+                log.row(row)
             advance(loss)
+            if is_last or (task.sheet_every_steps and (step + 1) % task.sheet_every_steps == 0):
+                _show(task, step + 1, trained, average, log)
             if asked or is_last:
                 sizes = [local(parameter.detach()).float().abs().sum() for parameter in trained.values()]
                 (size,) = world.summed(torch.stack(sizes).sum().item())
                 _check_finite(f"the weights of {task.name} after step {step}", size, folder)
+                if log:
+                    log.flush()
                 checkpoint.save(folder, step + 1, trained, average, optimisers, world)
                 return is_last
     return True
 
 
-def _backward(task: Task, step: int, generator: torch.Generator) -> tuple[float, dict[str, Any]]:
-    """The loss of a step, turned into gradients part by part, and its figures."""
+def _backward(task: Task, step: int, generator: torch.Generator, context: int) -> tuple[float, dict[str, Any]]:
+    """The loss of a step, turned into gradients part by part, and its figures.
+
+    Gradients are averaged over all processes; those of a share each hold a part of one, and parts are to be summed.
+    """
     result = task.loss(step, generator)
     total = 0.0
     figures: dict[str, Any] = {}
     for loss, extra in [result] if isinstance(result, tuple) else result:
-        loss.backward()  # also of what is no number: the other processes wait for it
+        (loss * context).backward()  # also of what is no number: the other processes wait for it
         total += loss.item()
         figures |= extra
     return total, figures
@@ -235,21 +254,51 @@ def _follow(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay:
         )
 
 
-def _log(folder: Path, row: dict[str, Any]) -> None:
-    path = folder / "log.jsonl"
+@contextmanager
+def _logged(folder: Path, first_step: int, world: World) -> Iterator[RunLog | None]:
+    """The run's log in the first process, None in the others."""
+    if not world.is_first:
+        yield None
+        return
+    log = RunLog(folder, first_step)
     try:
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-    except OSError as reason:
-        raise write_failed(path, reason) from reason
+        yield log
+    finally:
+        log.close()
 
 
-def _trim_log(folder: Path, first_step: int) -> None:
-    """Drops rows after the checkpoint: those steps will be done, and logged, again."""
-    path = folder / "log.jsonl"
-    if path.exists():
-        rows = [row for row in read_jsonl(path) if row["step"] < first_step]
-        write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+def _show(
+    task: Task, steps_done: int, trained: dict[str, nn.Parameter], average: dict[str, Tensor], log: RunLog | None
+) -> None:
+    """Makes the task's sheet with the averaged weights, and logs it."""
+    if task.sheet is None or task.sheet_every_steps < 1:
+        return
+    with _averaged(task.modules, trained, average):
+        picture = task.sheet()
+    if log:
+        log.sheet(steps_done, picture)
+
+
+@contextmanager
+def _averaged(
+    modules: dict[str, nn.Module], trained: dict[str, nn.Parameter], average: dict[str, Tensor]
+) -> Iterator[None]:
+    """The averaged weights in the place of the trained ones until the block ends; no third copy of them is held."""
+    _swap(trained, average)
+    try:
+        yield
+    finally:
+        reshard(modules.values())  # a shard may have been gathered: it is of the weights that go now
+        _swap(trained, average)
+
+
+@torch.no_grad()
+def _swap(trained: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
+    for name, parameter in trained.items():
+        here, there = local(parameter.detach()), local(average[name])
+        held = here.clone()
+        here.copy_(there)
+        there.copy_(held)
 
 
 @contextmanager

@@ -3,6 +3,13 @@
 torchrun starts the processes and names them in the environment; alone, everything here does nothing. Weights, gradients
 and optimiser state are sharded block by block by torch's `fully_shard`: the same code on CPUs, with which it is tested,
 and on accelerators. (accelerate would quietly make plain data parallelism of it on a CPU.)
+
+With context parallelism, neighbouring processes form a share: they see the same clips, each a part of their tokens, which
+meet in attention (diffusers' Ulysses: all-to-all over the heads). Weights are sharded over all processes in any case.
+
+    rank        0  1 | 2  3        4 processes, context 2
+    share       0    | 1           what of a batch they see
+    tokens      a  b | a  b        which part of it
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from anisora import runtime
+from anisora.errors import BadConfig
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,18 @@ class World:
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mesh: Any = None
+    context: int = 1
+    context_mesh: Any = None
+
+    @property
+    def share(self) -> int:
+        """Which part of a batch this process sees."""
+        return self.rank // self.context
+
+    @property
+    def shares(self) -> int:
+        """How many parts a batch is seen in."""
+        return self.size // self.context
 
     @property
     def is_first(self) -> bool:
@@ -46,15 +66,33 @@ class World:
         return total.tolist()
 
 
-def join(device: torch.device) -> World:
-    """The world that torchrun names in the environment; joins its process group where there are several processes."""
+def join(device: torch.device, context: int = 1) -> World:
+    """The world that torchrun names in the environment; joins its process group where there are several processes.
+
+    `context` of them share the tokens of a clip. Raises BadConfig for a number of processes that is no multiple of it.
+    """
     size = runtime.world_size()
+    if size % context:
+        raise BadConfig(
+            "context_parallel with processes that it does not divide",
+            got=f"context_parallel {context}, {size} processes",
+            expected=f"a multiple of {context} processes",
+            hint=f"torchrun --nproc_per_node {context}",
+        )
     if size == 1:
         return World(device=device)
     if not dist.is_initialized():
         dist.init_process_group(runtime.COLLECTIVES[device.type])
-    mesh = dist.device_mesh.init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
-    return World(rank=dist.get_rank(), size=size, device=device, mesh=mesh)
+    build = dist.device_mesh.init_device_mesh
+    return World(
+        rank=dist.get_rank(),
+        size=size,
+        device=device,
+        mesh=build(device.type, (size,), mesh_dim_names=("shard",)),
+        context=context,
+        # named as diffusers asks for it
+        context_mesh=build(device.type, (size // context, 1, context), mesh_dim_names=("share", "ring", "ulysses")),
+    )
 
 
 def leave() -> None:
@@ -75,6 +113,41 @@ def shard(networks: Iterable[nn.Module], world: World) -> None:
                 for block in child:
                     fully_shard(block, mesh=world.mesh)
         fully_shard(network, mesh=world.mesh)
+
+
+def split_tokens(networks: Iterable[nn.Module], world: World) -> None:
+    """Makes each process of a share compute its part of the tokens; without context parallelism nothing happens.
+
+    What diffusers' `enable_parallelism` does, less its first step, which takes the rank modulo the number of
+    accelerators and so fails where there is none.
+    """
+    if world.context == 1:
+        return
+    from diffusers import ContextParallelConfig, ParallelConfig
+    from diffusers.hooks import apply_context_parallel
+
+    context = ContextParallelConfig(ulysses_degree=world.context, mesh=world.context_mesh)
+    config = ParallelConfig(context_parallel_config=context)
+    config.setup(world.rank, world.size, world.device, mesh=world.context_mesh)
+    for network in networks:
+        for module in network.modules():
+            processor: Any = getattr(module, "processor", None)
+            if hasattr(processor, "_parallel_config"):
+                processor._parallel_config = config
+        apply_context_parallel(network, context, network._cp_plan)  # type: ignore[arg-type]
+
+
+def reshard(networks: Iterable[nn.Module]) -> None:
+    """Gives up every gathered weight, so that the next pass gathers it anew.
+
+    torch keeps those outside of the blocks from a forward pass for its backward pass, and without one for good.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from anisora.errors import AnisoraError, BadInput, BadVideo
+from anisora.files import sha256_file
 from anisora.media.frames import fit
 
 #: a caption file of its own beside a clip, or one table for the whole folder
@@ -29,13 +30,17 @@ CAPTION_TABLES = ("captions.jsonl", "captions.csv")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInfo:
-    """What is known of a clip before it is decoded: `num_frames` is at the source's own rate, `caption` None without one."""
+    """What is known of a clip before it is decoded: `num_frames` is at the source's own rate, `caption` None without one.
+
+    `area_sha256` is of the motion area that comes with it, if one does.
+    """
 
     name: str
     caption: str | None
     num_frames: int
     fps: Fraction
     size_px: tuple[int, int]
+    area_sha256: str | None = None
 
     def frames_at(self, fps: Fraction) -> int:
         """How many frames it fills at another rate, as `media` reads it; a still is one frame at any."""
@@ -52,6 +57,10 @@ class Source(Protocol):
         self, index: int, num_frames: int, size_px: tuple[int, int], fps: Fraction, rng: np.random.Generator
     ) -> np.ndarray:
         """uint8 [num_frames, H, W, 3]: a window of the clip that `rng` chooses, cropped to the size's aspect."""
+        ...
+
+    def digest(self, index: int) -> str:
+        """The sha256 of what the clip is read from."""
         ...
 
 
@@ -90,6 +99,9 @@ class VideoFolder:
         clip = self.clips[index]
         return read_window(self.folder / clip.name, clip, num_frames, size_px, fps, rng)
 
+    def digest(self, index: int) -> str:
+        return sha256_file(self.folder / self.clips[index].name)
+
 
 class StillFolder:
     """The stills under a folder: clips of one frame."""
@@ -119,6 +131,9 @@ class StillFolder:
 
         picture = np.asarray(load_image(self.folder / self.clips[index].name))
         return fit(picture[None], size_px, "cover")[0]
+
+    def digest(self, index: int) -> str:
+        return sha256_file(self.folder / self.clips[index].name)
 
 
 class Shards:
@@ -179,6 +194,9 @@ class Shards:
             file.write(self._bytes(self._members[clip.name]["mp4"]))
             file.flush()
             return read_window(Path(file.name), clip, num_frames, size_px, fps, rng)
+
+    def digest(self, index: int) -> str:
+        return self._members[self.clips[index].name]["mp4"]["sha256"]
 
 
 def _info_of(row: dict) -> ClipInfo:

@@ -22,6 +22,7 @@ from anisora.models.checkpoint import Native
 from anisora.settings import plain, setting
 from anisora.store import content_hash
 from anisora.training.data import Dataset, DataSettings, open_data
+from anisora.training.sources import ClipInfo
 
 _480P = [[832, 480], [480, 832], [624, 624]]
 _720P = [[1280, 720], [720, 1280], [960, 960]]
@@ -119,14 +120,18 @@ class Course:
         return number, step - (self.ends[number - 1] if number else 0)
 
     def clips_hash(self) -> str:
-        """Which clips are shown, in which shapes, with which captions."""
+        """Which clips are shown, in which shapes, with which captions and motion areas."""
         return content_hash(
             [
-                [str(bucket), bucket.batch, [[clip.name, clip.caption] for clip in bucket.clips]]
+                [str(bucket), bucket.batch, [_identity(clip) for clip in bucket.clips]]
                 for data in self.data
                 for bucket in data.buckets
             ]
         )
+
+
+def _identity(clip: ClipInfo) -> list[str | None]:
+    return [clip.name, clip.caption, *([clip.area_sha256] if clip.area_sha256 else [])]
 
 
 def open_stages(

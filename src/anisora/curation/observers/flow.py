@@ -33,7 +33,7 @@ class Flow:
     the picture; 0 for a held drawing. seconds float32 [n]: the time between the two.
     """
 
-    name, version = "flow", 2
+    name, version = "flow", 3
 
     def __init__(self, params: FlowParams | None = None) -> None:
         import cv2
@@ -63,7 +63,7 @@ class Flow:
             self._rows.append((index, index, 0.0, 0.0))
             return
         flow = self._dis.calc(before, frame, None)
-        length = cv2.magnitude(flow[..., 0], flow[..., 1]).ravel() / frame.shape[1]
+        length = lengths(flow).ravel() / frame.shape[1]
         fastest = max(1, length.size // 20)
         self._rows.append((index, since, float(length.mean()), float(np.partition(length, -fastest)[-fastest:].mean())))
         self._last = index, frame
@@ -72,3 +72,13 @@ class Flow:
         rows = np.array(self._rows, np.float64).reshape(-1, 4)
         whole = {"index": rows[:, 0].astype(np.int64), "since": rows[:, 1].astype(np.int64)}
         return whole | {"mean": rows[:, 2].astype(np.float32), "top": rows[:, 3].astype(np.float32)}
+
+
+def lengths(flow_HW2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How long each vector is, to the bit the same whenever it is asked.
+
+    cv2.magnitude is not: its vector code multiplies and adds in one rounding, the code for what is left at either end
+    in two, and where the ends are depends on where in memory the array happens to lie.
+    """
+    across, down = flow_HW2[..., 0], flow_HW2[..., 1]
+    return np.sqrt(across * across + down * down)

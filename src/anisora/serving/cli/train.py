@@ -1,20 +1,21 @@
-"""`anisora train`: the model by default; `captioner` and `heads` for what curates its data. Thin doors to `training`."""
+"""`anisora train`: the model by default; `captioner`, `heads`, `build-masks` for its data. Thin doors to `training`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from anisora.serving.cli.console import print_json, say, show_pairs, show_table
+from anisora.serving.cli.console import print_json, progress_bars, say, show_pairs, show_table
 from anisora.serving.cli.default import DEFAULT, WithDefault
 
 app = typer.Typer(
     cls=WithDefault,
-    help="Train or fine-tune: a model (anisora train CONFIG.yaml), the captioner, the heads of curation.",
+    help="Train or fine-tune: a model (anisora train CONFIG.yaml), the captioner, the heads of curation, masks to train on.",
     epilog="Example: anisora train configs/quickstart.yaml data.videos=my_clips",
     no_args_is_help=True,
 )
@@ -74,6 +75,38 @@ def captioner(
         print_json(facts) if as_json else say(", ".join(f"{name} {value}" for name, value in facts.items()))
         return
     _told(recipe.main(settings, max_minutes=max_minutes), as_json)
+
+
+@app.command("build-masks")
+def build_masks(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Files, or folders of them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where pairs.jsonl, areas/ and sheets/ go.")],
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML with fields of the settings below; see the docs.")
+    ] = None,
+    salience: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="Another salient-object network than the bundled U2-Net."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Make video-mask pairs for motion-area training: where the foreground of each clip moves; resumes.
+
+    Example: anisora train build-masks my_clips --out my_pairs
+    """
+    from anisora import settings
+    from anisora.training.masks import MaskSettings, read_settings
+    from anisora.training.masks import build_masks as build
+
+    chosen: MaskSettings = read_settings(settings.load(config) if config else {}, salience)
+    with progress_bars(quiet=as_json) as progress:
+        records = build(videos, out, chosen, progress=progress, say=say)
+    reasons = Counter(record["reason"] or "kept" for record in records)
+    if as_json:
+        print_json({"pairs": str(out / "pairs.jsonl"), "videos": len(records), **reasons})
+        return
+    say(", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
+    say(f"written to {out}; look at {out / 'sheets'}")
 
 
 @app.command()
