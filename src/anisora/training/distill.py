@@ -42,9 +42,9 @@ from anisora.training.backbone import FORWARDS, Backbone
 from anisora.training.data import Clip, DataSettings, Loader, tokens_of
 from anisora.training.examples import ConditionSettings
 from anisora.training.finetune import MAY_CHANGE, FineTuneConfig, FineTuneLoop
-from anisora.training.loop import Task, load_averaged, locked, train
+from anisora.training.loop import Task, load_averaged, train
 from anisora.training.order import permuted
-from anisora.training.parallel import World, join, leave, shard
+from anisora.training.parallel import World, join, shard
 from anisora.training.record import begin
 from anisora.training.stages import Course, StageSettings
 
@@ -119,17 +119,12 @@ def _full_data(data: dict[str, Any]) -> dict[str, Any]:
 def main(config: DistillConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
     hush_libraries()
-    world = join(runtime.own_device(config.device))
-    try:
-        with locked(config.output, world):
-            if not _train(config, world, max_minutes):
-                return None
-            if world.is_first:
-                export(config, config.output)
-            world.wait()
-            return config.output / "export"
-    finally:
-        leave()
+    return finetune.run(
+        config.output,
+        join(runtime.own_device(config.device)),
+        lambda world: _train(config, world, max_minutes),
+        lambda: export(config, config.output),
+    )
 
 
 def _train(config: DistillConfig, world: World, max_minutes: float) -> bool:

@@ -13,7 +13,7 @@ RUN/export/                                  a diffusers folder, or pytorch_lora
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,15 +147,24 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
 def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
     hush_libraries()
-    world = join(runtime.own_device(config.device), config.context_parallel)
+    return run(
+        config.output,
+        join(runtime.own_device(config.device), config.context_parallel),
+        lambda world: _train(config, world, max_minutes),
+        lambda: export(config, config.output),
+    )
+
+
+def run(output: Path, world: World, train_in: Callable[[World], bool], export_it: Callable[[], object]) -> Path | None:
+    """Trains in a world that has been joined, exports when that is done, and leaves; None when something is left to do."""
     try:
-        with locked(config.output, world):
-            if not _train(config, world, max_minutes):
+        with locked(output, world):
+            if not train_in(world):
                 return None
             if world.is_first:
-                export(config, config.output)
+                export_it()
             world.wait()
-            return config.output / "export"
+            return output / "export"
     finally:
         leave()
 

@@ -1,4 +1,4 @@
-"""The last stage of the bundled recipe: denoiser and guide decoder learn together from the frames that users get.
+"""A last stage that a recipe may have: denoiser and guide decoder learn together from the frames that users get.
 
 Alone, a denoiser learns the mean of all that may happen, in which a limb that could be here or there is a smear at both
 places; the guide decoder can sharpen that but not move it. Here the loss on finished frames (detail, change and the
