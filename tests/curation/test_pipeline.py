@@ -284,7 +284,9 @@ def test_when_the_best_copy_falls_the_next_one_is_looked_at_in_the_same_run(
     assert units_run(tmp_path / "out", lambda: curate([tmp_path / "in"], tmp_path / "out", config)) == {}
 
 
-def test_a_sign_of_the_source_is_cropped_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("most_text", [0.1, 0.6])
+def test_a_sign_of_the_source_is_cropped_off(most_text: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whether its text would drop the clip, or is little enough to be kept."""
     size = 160, 96
     pictures = [render_clip(4000 + k, 0, split="seen", n_frames=1, size_px=size).video_THWC[0] for k in range(8)]
     frames = np.stack([np.roll(picture, 2 * t, axis=1) for picture in pictures for t in range(20)])
@@ -295,7 +297,7 @@ def test_a_sign_of_the_source_is_cropped_off(tmp_path: Path, monkeypatch: pytest
     plan = make_plan(CONFIG)
     text = measuring("text_cover", units.text_unless_cropped, 1, follows_crop=True)
     monkeypatch.setattr(pipeline, "make_plan", lambda config: replace(plan, heavy=(text,)))
-    rules = Rules(between={"duration_s": (1.5, 8.0), "text_cover": (None, 0.1)}, without={})
+    rules = Rules(between={"duration_s": (1.5, 8.0), "text_cover": (None, most_text)}, without={})
     result = curate([tmp_path / "signed.mp4"], tmp_path / "out", replace(CONFIG, select=rules), workers=1)
     assert (result.clips, result.kept) == (8, 8)
     for row in rows(tmp_path / "out"):

@@ -148,6 +148,25 @@ def test_doubt_is_settled_by_the_network_and_by_nothing_else():
     assert boundaries(signal(frames), ShotParams(network="never"), network=network) == []
 
 
+@pytest.mark.parametrize("apart", [1, 3])
+def test_two_cuts_near_each_other_do_not_hide_one_another(apart):
+    frames = np.concatenate([scene(1, 40), scene(2, apart), scene(3, 40)])
+    cut = signal(frames)
+    found, doubts = rules(cut, ShotParams())
+    assert not found
+    assert [place for place in doubts if place[0] <= 40 and 40 + apart < place[1]]
+    tiny_index = cut["tiny_index"]  # what the network is to be shown is kept
+    assert {*range(15, 65)} <= set(tiny_index.tolist())
+
+
+def test_a_dark_picture_behind_a_bright_one_need_not_be_the_one_before():
+    """A cut from one dark picture to a bright one that soon falls as dark, though it shows another."""
+    before, dark = ((scene(seed, 40) / 2.5).astype(np.uint8) for seed in (1, 4))
+    found, doubts = rules(signal(np.concatenate([before, scene(2, 5), dark])), ShotParams())
+    assert not found
+    assert [place for place in doubts if place[0] <= 40 and 45 <= place[1]]
+
+
 def test_where_the_network_cannot_be_had_doubt_is_left_uncut(caplog):
     def network(_tiny):
         raise AssetMissing("no weights")

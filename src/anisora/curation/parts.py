@@ -29,7 +29,7 @@ def make_plan(config: CurateConfig) -> Plan:
     by_name = {one.name: one for one in watches}
     params = read(ShotParams, config.shots, where="shots")
     heavy = _heavy(config)
-    spans_key = config_key("shots", 2, [plain_params(params), config.longest_s, by_name["cut"].key])
+    spans_key = config_key("shots", 3, [plain_params(params), config.longest_s, by_name["cut"].key])
     return Plan(
         watches=watches,
         spans_key=spans_key,

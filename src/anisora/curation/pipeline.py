@@ -416,17 +416,18 @@ class _Run:
         return units
 
     def crop_candidates(self, table: pa.Table) -> set[str]:
-        """The clips that text alone drops: what a crop could save. A function of scores and rules, not of history."""
+        """The clips with text on them that nothing else drops: what a crop could save or, where the text is little enough to
+        be kept, clean. A function of scores and rules, not of history."""
         rules = self.config.select
         bounds = rules.between.get("text_cover", (None, None))
         if not self.config.crop.enabled or bounds[1] is None or self.plan.crop.key == "":
             return set()
         without = replace(rules, between={n: b for n, b in rules.between.items() if n != "text_cover"})
         rows = self.candidates(table, without)
-        return {row["clip_id"] for row in rows if row["text_cover"] is not None and row["text_cover"] > bounds[1]}
+        return {row["clip_id"] for row in rows if row["text_cover"]}
 
     def crop(self) -> int:
-        """Looks for a part of the picture without overlays, for clips that text alone drops; how many were looked at.
+        """Looks for a part of the picture without overlays, for clips with text on them; how many were looked at.
 
         Whose crop counts is a function of scores and rules, so it is found anew whenever scores have come.
         """

@@ -46,6 +46,7 @@ class ShotParams:
     doubt_levels: float = 7.0
     doubt_ratio: float = 1.3
     taken_back: float = 0.4
+    taken_back_surely: float = 0.3
     flash_frames: int = 8
     plain_contrast: float = 2.5
     dissolve_levels: float = 14.0
@@ -153,26 +154,28 @@ class _Pictures:
 def _cuts(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):  # type: ignore[no-untyped-def]
     """Steps that stand out from all around them, and are not taken back soon after, as flashes are."""
     step = cut["difference"][:, 0].astype(np.float32)
-    around = beside(step)
+    around, others = beside(step), beside(step, but=1)
     sure, doubts = [], []
     for t in np.flatnonzero(step >= params.doubt_levels).tolist():
-        ratio = float(step[t] / (around[t] + 2.0))
-        if ratio < params.doubt_ratio or _is_taken_back(pictures, t, float(step[t]), params):
-            continue
-        changed = float(cut["histogram"][t])
-        if step[t] >= params.cut_levels and ratio >= params.cut_ratio and changed >= 0.3:
+        ratio, ratio_but_one = (float(step[t] / (besides[t] + 2.0)) for besides in (around, others))
+        is_large = step[t] >= params.cut_levels and cut["histogram"][t] >= 0.3
+        back = _taken_back(pictures, t, params) / float(step[t])
+        if back < params.taken_back:
+            # A picture as dark as the one before the step is not the one before the step.
+            if is_large and ratio >= params.doubt_ratio and back >= params.taken_back_surely:
+                doubts.append((t - 1, t + 1))
+        elif is_large and ratio >= params.cut_ratio:
             sure.append(Boundary(t, t, "cut", min(1.0, 0.6 + 0.1 * ratio)))
-        else:
+        elif ratio >= params.doubt_ratio or (is_large and ratio_but_one >= params.cut_ratio):
             doubts.append((t - 1, t + 1))
     return sure, doubts
 
 
-def _is_taken_back(pictures: _Pictures, t: int, step: float, params: ShotParams) -> bool:
-    """Whether the picture before the step at t comes again soon, or the one behind it was there shortly before."""
-    for k in range(1, params.flash_frames + 1):
-        if min(pictures.difference(t + k, t - 1), pictures.difference(t, t - 1 - k)) < params.taken_back * step:
-            return True
-    return False
+def _taken_back(pictures: _Pictures, t: int, params: ShotParams) -> float:
+    """How near the picture before the step at t comes again soon, or the one behind it was there shortly before; grey
+    levels."""
+    lags = range(1, params.flash_frames + 1)
+    return min(min(pictures.difference(t + k, t - 1), pictures.difference(t, t - 1 - k)) for k in lags)
 
 
 def _fades(cut: Mapping[str, NDArray], pictures: _Pictures, params: ShotParams):  # type: ignore[no-untyped-def]

@@ -113,6 +113,11 @@ def shift_t(t: Tensor, shift: float) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
+def sampling_times(steps: int, shift: float) -> tuple[float, ...]:
+    """The times at which diffusers' flow schedulers call the network for a shot of that many steps, falling from 1."""
+    return tuple(shift_t(torch.linspace(1, 1 / NUM_TRAIN_TIMESTEPS, steps + 1)[:-1], shift).tolist())
+
+
 def draw_t(
     num: int,
     shift: float,

@@ -21,8 +21,9 @@ from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
 from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
 from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
-from anisora.training.joint import JointSettings, joint_task
+from anisora.training.joint import JointSettings, between_only, joint_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
+from anisora.training.objectives import sampling_times
 from anisora.training.sharpener import SharpenerSettings, predict_with, sharpener_task
 
 STAGES = ("codec", "denoiser", "sharpener", "joint")
@@ -125,7 +126,14 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     return _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer))
 
 
-def _sharpener_task(config: TrainConfig, buckets: list[Bucket], out: Path, decoder: Any, denoiser: Any) -> Task:
+def _sharpener_task(
+    config: TrainConfig,
+    buckets: list[Bucket],
+    out: Path,
+    decoder: Any,
+    denoiser: Any,
+    joint: JointSettings | None = None,
+) -> Task:
     """The guide decoder's task; `denoiser` is (tokenizer, text encoder, transformer), or None to do without."""
     from anisora.models.codec import Codec
     from anisora.training.text import embed, tokenize
@@ -141,7 +149,14 @@ def _sharpener_task(config: TrainConfig, buckets: list[Bucket], out: Path, decod
     def embed_texts(captions: list[str]) -> Any:
         return embed(encoder, *tokenize(tokenizer, captions, config.model.denoiser.max_text_tokens))
 
-    predict = predict_with(transformer, embed_texts, codec, config.model.denoiser.objective)
+    objective = config.model.denoiser.objective
+    if joint is None:
+        predict = predict_with(transformer, embed_texts, codec, objective)
+    else:
+        times = sampling_times(RECIPE["steps"], RECIPE["shift"])
+        predict = between_only(
+            predict_with(transformer, embed_texts, codec, objective, times=times, sampled_prob=joint.sampled_prob)
+        )
     return sharpener_task(decoder, codec, buckets, flows, settings, predict)
 
 
@@ -160,7 +175,7 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         change_weight=settings.change_weight,
     )
     config = replace(config, model=replace(config.model, sharpener=drawn))
-    sharpener = _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer))
+    sharpener = _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer), settings)
     shown = replace(
         config.model.denoiser,
         batch=settings.denoiser_batch,

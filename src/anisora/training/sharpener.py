@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from anisora.models.guide_decoder import GuideDecoder, Matched, neighbours, path
 from anisora.training.codec import pixels, sharpness_loss
 from anisora.training.corpus import Bucket, Flows, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
-from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
+from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, Objective, draw_t, like
 
 Predict = Callable[[Tensor, list[list[int]], list[str], torch.Generator], Tensor]
 """(clips [B, 3, T, H, W], guide frames of each, captions, generator) -> latents [B, C, F, Y, X] as the denoiser sees them."""
@@ -289,26 +290,63 @@ def _chosen_badly(logits_BKYX: Tensor, offset_B2YX: Tensor, counts_B: Tensor) ->
     return (total * within).sum() / within.sum().clamp_min(1)
 
 
-def predict_with(transformer: torch.nn.Module, embed_texts: Callable, codec: Codec, objective_name: str) -> Predict:
+def predict_with(
+    transformer: torch.nn.Module,
+    embed_texts: Callable,
+    codec: Codec,
+    objective_name: str,
+    *,
+    times: tuple[float, ...] = (),
+    sampled_prob: float = 0.0,
+) -> Predict:
     """Predictions of a denoiser: the clean latent that it sees in noise, from pure noise half of the time and otherwise
-    from the true clip under a random amount of it. `embed_texts(captions)` gives text states [B, L, D]."""
+    from the true clip under a random amount of it. `embed_texts(captions)` gives text states [B, L, D].
+
+    `sampled_prob` of the batches are made as a shot is, from noise alone by steps at `times` (which fall from 1); only
+    the last of them has a gradient. A denoiser that is learning learns there from its own mistakes.
+    """
     objective = OBJECTIVES[objective_name]
 
     def predict(video: Tensor, given: list[list[int]], captions: list[str], generator: torch.Generator) -> Tensor:
         plans = [plan_from_tensors(v, guide_frames=g) for v, g in zip(video.transpose(1, 2), given, strict=True)]
         conditions = encode(plans, codec, "wan")
         condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
+        text = embed_texts(captions)
+
+        def clean_in(noisy: Tensor, t: Tensor) -> Tensor:
+            predicted = transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[
+                0
+            ]
+            return objective.to_clean(noisy, predicted, *objective.mix(like(t, noisy)))
+
         clean = codec.encode(video)
+        noise = torch.randn(clean.shape, generator=generator)
+        if torch.rand((), generator=generator) < sampled_prob:
+            levels = [clean.new_full((len(video),), t) for t in times]
+            with torch.no_grad():
+                noisy = _stepped(clean_in, noise, levels, objective)
+            return clean_in(noisy, levels[-1])
         t = draw_t(len(video), 2.0, generator)
         t[torch.rand(len(video), generator=generator) < 0.5] = 1.0
-        noise = torch.randn(clean.shape, generator=generator)
         alpha, sigma = objective.mix(like(t, clean))
-        noisy = alpha * clean + sigma * noise
-        text = embed_texts(captions)
-        predicted = transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
-        return objective.to_clean(noisy, predicted, alpha, sigma)
+        return clean_in(alpha * clean + sigma * noise, t)
 
     return predict
+
+
+def _stepped(
+    clean_in: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: list[Tensor], objective: Objective
+) -> Tensor:
+    """What a sampler of the first order has made of noise at `levels[0]` when it comes to the last level: the clean part
+    replaced by the prediction, the noise kept."""
+    noisy = noise
+    for t, below in pairwise(levels):
+        alpha, sigma = objective.mix(like(t, noise))
+        clean = clean_in(noisy, t)
+        kept = (noisy - alpha * clean) / sigma
+        alpha, sigma = objective.mix(like(below, noise))
+        noisy = alpha * clean + sigma * kept
+    return noisy
 
 
 def draw_guides(num_frames: int, rng: np.random.Generator) -> list[int]:

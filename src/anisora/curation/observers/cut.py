@@ -44,7 +44,7 @@ class Cut:
     tiny uint8 [n, 27, 48, 3] are the frames `tiny_index` [n].
     """
 
-    name, version = "cut", 2
+    name, version = "cut", 3
 
     def __init__(self, params: CutParams | None = None) -> None:
         self.params = params or CutParams()
@@ -81,7 +81,8 @@ class Cut:
             return np.arange(count if self.params.keep == "all" else 0)
         wanted = arrays["contrast"] < self.params.contrast
         step = arrays["difference"][:, 0].astype(np.float32)
-        wanted |= (step >= self.params.step_levels) & (step > 1.2 * beside(step))
+        # Two cuts a few frames apart hide one another from who asks for the largest step.
+        wanted |= (step >= self.params.step_levels) & (step > 1.2 * beside(step, but=1))
         for column, lag in enumerate(BLEND_LAGS):
             apart = apart_around(arrays["difference"], lag)
             wanted |= (apart >= self.params.apart_levels) & (arrays["blend"][:, column] < self.params.blend * apart)
@@ -92,11 +93,11 @@ class Cut:
         return np.flatnonzero(np.cumsum(near[:-1]) > 0)
 
 
-def beside(step: NDArray[np.float32], reach: int = 4) -> NDArray[np.float32]:
-    """The largest step within `reach` frames before or after each, itself left out."""
+def beside(step: NDArray[np.float32], reach: int = 4, *, but: int = 0) -> NDArray[np.float32]:
+    """The largest step within `reach` frames before or after each, itself left out; `but` so many larger ones."""
     padded = np.pad(step, reach)
     shifted = [padded[reach + k : reach + k + len(step)] for k in range(-reach, reach + 1) if k]
-    return np.max(shifted, axis=0)
+    return np.sort(shifted, axis=0)[-1 - but]
 
 
 def apart_around(difference: NDArray, lag: int) -> NDArray[np.float32]:
