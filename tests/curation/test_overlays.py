@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from anisora.curation.crop import CropParams
 from anisora.curation.overlays import (
     Overlay,
     border_boxes,
     cover,
+    crop_without,
     find_logos,
     find_overlays,
 )
@@ -117,6 +119,25 @@ def signed(frames: np.ndarray, alpha: float) -> np.ndarray:
     cv2.circle(sign, (295, 20), 10, 1.0, 3)
     cv2.rectangle(sign, (293, 14), (297, 26), 1.0, -1)
     return np.rint(frames * (1 - alpha * sign) + 255 * alpha * sign).astype(np.uint8)
+
+
+def test_borders_stay_where_too_little_would_be_left_without_them():
+    def over(kind, *box):
+        return Overlay(kind=kind, box_px=box, start_frame=0, end_frame=8)
+
+    subtitle, borders = (
+        over("subtitle", 100, 150, 220, 165),
+        [over("border", 0, 0, 50, 180), over("border", 270, 0, 320, 180)],
+    )
+    params = CropParams(min_kept_area=0.6)
+    beside_both, _ = crop_without([subtitle, *borders], SIZE, CropParams(min_kept_area=0.1))
+    assert beside_both
+    assert beside_both.x_px >= 50
+    free, _ = crop_without([subtitle, *borders], SIZE, params)
+    assert free
+    assert free.y_px + free.height_px <= 150
+    assert free == crop_without([subtitle], SIZE, params)[0]
+    assert crop_without(borders, SIZE, params) == (None, "crop_too_small")
 
 
 def test_a_sign_that_stays_over_many_shots_is_a_logo():

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from anisora.curation.crop import Crop, CropParams, blocked_HW, free_crop
 from anisora.measures.borders import borders
 from anisora.measures.clip import ClipView
 from anisora.measures.text_reader import TextLine, read_text
@@ -127,10 +128,22 @@ def find_overlays(
     return sorted(found, key=lambda overlay: (overlay.box_px[1], overlay.box_px[0]))
 
 
+def crop_without(
+    overlays: Sequence[Overlay], size_px: tuple[int, int], params: CropParams
+) -> tuple[Crop | None, str | None]:
+    """The largest crop of a picture of (width, height) that none of these touches, or None and why, as `free_crop` says it.
+
+    Where nothing is left without writing and borders, the borders stay: they spoil a clip less.
+    """
+    crop, reason = free_crop(size_px, [overlay.box_px for overlay in overlays], params)
+    written = [overlay.box_px for overlay in overlays if overlay.kind != "border"]
+    if crop is None and 0 < len(written) < len(overlays):
+        return free_crop(size_px, written, params)
+    return crop, reason
+
+
 def cover(overlays: Iterable[Overlay], size_px: tuple[int, int]) -> float:
     """The share of a picture of (width, height) that overlays touch; writing in the scene does not count."""
-    from anisora.curation.crop import blocked_HW
-
     return float(blocked_HW(size_px, [o.box_px for o in overlays if o.is_overlay]).mean())
 
 

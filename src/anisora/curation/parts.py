@@ -111,7 +111,7 @@ def _crop_key(config: CurateConfig, logos_by: list[str]) -> str:
         return ""
     from anisora.curation.overlays import OverlayParams
 
-    return config_key("crop", 2, [plain_params(config.crop), plain_params(OverlayParams()), *logos_by])
+    return config_key("crop", 3, [plain_params(config.crop), plain_params(OverlayParams()), *logos_by])
 
 
 def _caption_key(config: CurateConfig) -> str:

@@ -386,8 +386,8 @@ def source_logos(scan: Scan, middles: Sequence[int], reader: SpanReader) -> list
 def _cropped(task: ClipTask, view: ClipView, settings: Any, key: str, logos: Sequence[Any]) -> dict[str, Any]:
     from dataclasses import replace
 
-    from anisora.curation.crop import CropParams, free_crop
-    from anisora.curation.overlays import find_overlays
+    from anisora.curation.crop import CropParams
+    from anisora.curation.overlays import crop_without, find_overlays
 
     whole = replace(view, crop_xywh_px=None)
     overlays = [overlay for overlay in find_overlays(whole, logos=logos) if overlay.is_overlay]
@@ -397,7 +397,7 @@ def _cropped(task: ClipTask, view: ClipView, settings: Any, key: str, logos: Seq
         return word_cell(task.clip_id, "crop", key, None, reason="no_overlay")
     aspect = Fraction(settings.aspect.replace(":", "/")) if settings.aspect else None
     params = CropParams(aspect=aspect, min_kept_area=settings.least_area)
-    crop, reason = free_crop((view.width_px, view.height_px), [overlay.box_px for overlay in overlays], params)
+    crop, reason = crop_without(overlays, (view.width_px, view.height_px), params)
     score = Score(
         name="crop", version=1, unit="class", raw=None if crop is None else crop_text(crop.xywh_px), reason=reason,
         details=details,

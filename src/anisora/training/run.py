@@ -276,4 +276,4 @@ def _halve(module: Any) -> None:
 
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.
-RECIPE = {"steps": 2, "guidance": 1.0, "shift": 2.0, "sampler": "unipc", "boundary": None}
+RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.0, "shift": 2.0, "sampler": "unipc", "boundary": None}
