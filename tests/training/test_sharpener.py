@@ -5,9 +5,12 @@ import math
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 
 from anisora.models.guide_decoder import GuideDecoder, Matched
-from anisora.training.sharpener import change_loss, change_ratio, match_loss
+from anisora.training.joint import between_only
+from anisora.training.objectives import OBJECTIVES, sampling_times
+from anisora.training.sharpener import change_loss, change_ratio, match_loss, stepped
 
 PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
 
@@ -99,3 +102,34 @@ def test_rows_of_different_clips_are_not_set_beside_each_other():
     two_clips = torch.tensor([0, 0, 1, 1])
     assert math.isnan(change_ratio(truth, truth, guides, two_clips))  # within each, nothing changes
     assert change_ratio(truth, truth, guides, torch.zeros(4, dtype=torch.long)) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_predictions_made_by_steps_are_those_of_the_sampler(steps: int):
+    def clean_in(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(noisy) * (1 - 0.5 * t.view(-1, 1, 1))
+
+    sampler = UniPCMultistepScheduler(
+        prediction_type="sample", use_flow_sigmas=True, flow_shift=2.0, solver_order=1, disable_corrector=range(steps)
+    )
+    sampler.set_timesteps(steps)
+    noise = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
+    noisy = noise
+    for t, sigma in zip(sampler.timesteps, sampler.sigmas, strict=False):
+        noisy = sampler.step(clean_in(noisy, sigma.expand(3)), t, noisy, return_dict=False)[0]
+    levels = [torch.full((3,), t) for t in sampling_times(steps, 2.0)]
+    before_the_last = stepped(clean_in, noise, levels, OBJECTIVES["sample"])
+    assert torch.allclose(clean_in(before_the_last, levels[-1]), noisy, atol=1e-5)
+
+
+def test_joint_predictions_teach_between_guides_only():
+    weight = torch.ones(1, requires_grad=True)
+
+    def predict(video, given, captions, generator):
+        return video * weight
+
+    latent = between_only(predict)(torch.ones(3, 2), [[0], [0, 16], [3]], [""] * 3, torch.Generator())
+    assert torch.equal(latent.detach(), torch.ones(3, 2))
+    latent.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.item() == 2  # the two values of the middle clip

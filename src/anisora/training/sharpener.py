@@ -324,7 +324,7 @@ def predict_with(
         if torch.rand((), generator=generator) < sampled_prob:
             levels = [clean.new_full((len(video),), t) for t in times]
             with torch.no_grad():
-                noisy = _stepped(clean_in, noise, levels, objective)
+                noisy = stepped(clean_in, noise, levels, objective)
             return clean_in(noisy, levels[-1])
         t = draw_t(len(video), 2.0, generator)
         t[torch.rand(len(video), generator=generator) < 0.5] = 1.0
@@ -334,7 +334,7 @@ def predict_with(
     return predict
 
 
-def _stepped(
+def stepped(
     clean_in: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: list[Tensor], objective: Objective
 ) -> Tensor:
     """What a sampler of the first order has made of noise at `levels[0]` when it comes to the last level: the clean part
