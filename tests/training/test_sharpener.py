@@ -8,7 +8,6 @@ import torch
 from diffusers import UniPCMultistepScheduler
 
 from anisora.models.guide_decoder import GuideDecoder, Matched
-from anisora.training.joint import between_only
 from anisora.training.objectives import OBJECTIVES, sampling_times
 from anisora.training.sharpener import change_loss, change_ratio, match_loss, stepped
 
@@ -120,16 +119,3 @@ def test_predictions_made_by_steps_are_those_of_the_sampler(steps: int):
     levels = [torch.full((3,), t) for t in sampling_times(steps, 2.0)]
     before_the_last = stepped(clean_in, noise, levels, OBJECTIVES["sample"])
     assert torch.allclose(clean_in(before_the_last, levels[-1]), noisy, atol=1e-5)
-
-
-def test_joint_predictions_teach_between_guides_only():
-    weight = torch.ones(1, requires_grad=True)
-
-    def predict(video, given, captions, generator):
-        return video * weight
-
-    latent = between_only(predict)(torch.ones(3, 2), [[0], [0, 16], [3]], [""] * 3, torch.Generator())
-    assert torch.equal(latent.detach(), torch.ones(3, 2))
-    latent.sum().backward()
-    assert weight.grad is not None
-    assert weight.grad.item() == 2  # the two values of the middle clip

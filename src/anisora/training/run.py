@@ -24,7 +24,7 @@ from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser
 from anisora.training.joint import JointSettings, between_only, joint_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import sampling_times
-from anisora.training.sharpener import SharpenerSettings, predict_with, sharpener_task
+from anisora.training.sharpener import Predict, SharpenerSettings, predict_with, sharpener_task
 
 STAGES = ("codec", "denoiser", "sharpener", "joint")
 
@@ -123,67 +123,80 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
     for part in (transformer, encoder):
         part.requires_grad_(False).eval()
-    return _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer))
+    predict = _predict(config, buckets, out, (tokenizer, encoder, transformer))
+    return _sharpener_task(config, buckets, out, decoder, predict)
 
 
 def _sharpener_task(
-    config: TrainConfig,
-    buckets: list[Bucket],
-    out: Path,
-    decoder: Any,
-    denoiser: Any,
-    joint: JointSettings | None = None,
+    config: TrainConfig, buckets: list[Bucket], out: Path, decoder: Any, predict: Predict | None
 ) -> Task:
-    """The guide decoder's task; `denoiser` is (tokenizer, text encoder, transformer), or None to do without."""
+    """The guide decoder's task, on the predictions of a denoiser or without."""
     from anisora.models.codec import Codec
-    from anisora.training.text import embed, tokenize
 
     settings = config.model.sharpener
     codec = Codec(_trained_vae(config, buckets, out))
     num_clips = min(settings.flow_clips, len(buckets[0].captions))
     flows = open_flows(config.data, num_clips, settings.frames, settings.flow_frames, out / "corpus")
-    if denoiser is None:
-        return sharpener_task(decoder, codec, buckets, flows, settings, None)
+    return sharpener_task(decoder, codec, buckets, flows, settings, predict)
+
+
+def _predict(
+    config: TrainConfig, buckets: list[Bucket], out: Path, denoiser: Any, *, sampled_prob: float = 0.0
+) -> Predict:
+    """Predictions of (tokenizer, text encoder, transformer); `sampled_prob` of them by the steps of the recipe."""
+    from anisora.models.codec import Codec
+    from anisora.training.text import embed, tokenize
+
     tokenizer, encoder, transformer = denoiser
 
     def embed_texts(captions: list[str]) -> Any:
         return embed(encoder, *tokenize(tokenizer, captions, config.model.denoiser.max_text_tokens))
 
-    objective = config.model.denoiser.objective
-    if joint is None:
-        predict = predict_with(transformer, embed_texts, codec, objective)
-    else:
-        times = sampling_times(RECIPE["steps"], RECIPE["shift"])
-        predict = between_only(
-            predict_with(transformer, embed_texts, codec, objective, times=times, sampled_prob=joint.sampled_prob)
-        )
-    return sharpener_task(decoder, codec, buckets, flows, settings, predict)
+    codec = Codec(_linear_vae(config, buckets, out))  # nothing is decoded
+    return predict_with(
+        transformer,
+        embed_texts,
+        codec,
+        config.model.denoiser.objective,
+        times=sampling_times(RECIPE["steps"], RECIPE["shift"]),
+        sampled_prob=sampled_prob,
+    )
 
 
 def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     from anisora.models.codec import Codec
 
     settings = config.model.joint
-    tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
+    denoisers = []
+    for _ in range(2):
+        tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
+        load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+        denoisers.append((tokenizer, encoder, transformer))
+    learning, before = denoisers
+    for part in before[1:]:
+        part.requires_grad_(False).eval()
     decoder = _guide_decoder(config)
-    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
     load_averaged(out / "sharpener", {"guide_decoder": decoder})
-    drawn = replace(
+    shown = replace(
         config.model.sharpener,
         match_steps=0,
         predicted_prob=settings.predicted_prob,
         change_weight=settings.change_weight,
     )
-    config = replace(config, model=replace(config.model, sharpener=drawn))
-    sharpener = _sharpener_task(config, buckets, out, decoder, (tokenizer, encoder, transformer), settings)
-    shown = replace(
+    sharpened = replace(config, model=replace(config.model, sharpener=shown))
+    sharpener = _sharpener_task(
+        sharpened, buckets, out, decoder, between_only(_predict(config, buckets, out, learning))
+    )
+    own = replace(
         config.model.denoiser,
         batch=settings.denoiser_batch,
         pure_noise_prob=settings.pure_noise_prob,
         half_rate_steps=0,
     )
-    codec = Codec(_linear_vae(config, buckets, out))
-    return joint_task(sharpener, denoiser_task(transformer, encoder, tokenizer, codec, buckets, shown), settings)
+    tokenizer, encoder, transformer = learning
+    denoiser = denoiser_task(transformer, encoder, tokenizer, Codec(_linear_vae(config, buckets, out)), buckets, own)
+    held = [_predict(config, buckets, out, each, sampled_prob=0.5) for each in (learning, before)]
+    return joint_task(sharpener, denoiser, held[0], held[1], buckets, settings)
 
 
 def _guide_decoder(config: TrainConfig) -> Any:
