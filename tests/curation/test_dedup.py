@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from anisora.curation.dedup import (
     find_runs,
     groups,
     leaks,
+    shared_in_step,
 )
 from anisora.curation.fingerprint import Fingerprint, alike, fingerprint, hash_frames
 from anisora.errors import BadVideo
@@ -100,6 +102,21 @@ def test_copies_are_found_and_described(films: list[np.ndarray], prints: list[Fi
     assert crop.kind == "crop"
     assert (crop.a, crop.b) == ("x-cropped", "film2")
     assert np.allclose(crop.part, (30 / 320, 12 / 180, 302 / 320, 165 / 180), atol=0.03)
+
+
+def test_a_fast_shot_is_found_by_the_order_of_its_drawings():
+    """Of two showings other moments are kept as small pictures, and none of one fits one of the other."""
+    rng = np.random.default_rng(4)
+    drawings = [cv2.resize(rng.integers(0, 256, (5, 8, 3), np.uint8), (160, 90)) for _ in range(26)]
+    film = np.stack(drawings)
+    first, second = printed(film, "first"), printed(film[3:, :, ::-1], "second")
+    assert not {*first.small_frame_K.tolist()} & {*(second.small_frame_K + 3).tolist()}
+    (repeat,) = find_repeats([first, second])
+    assert (repeat.kind, repeat.is_mirrored, repeat.likeness) == ("copy", True, 1.0)
+    backwards = printed(film[::-1], "backwards")
+    assert shared_in_step(first, backwards, False, DedupParams()) == 0  # the drawings, but not by one shift in time
+    held = printed(np.repeat(film[:3], 8, axis=0), "held")
+    assert shared_in_step(held, held, False, DedupParams()) == 0  # three drawings say too little
 
 
 def test_blank_clips_are_repeats_of_nothing(prints: list[Fingerprint]):

@@ -2,7 +2,8 @@
 
 Anime repeats itself: openings and endings in every episode, bank cuts, flashbacks; and collections hold the same film
 twice, mirrored, cropped or encoded anew. A copy is proposed by perceptual hashes (of the picture, of its parts, of its
-mirror image) and believed when several pictures of the clip agree on which part was copied and the pixels agree too.
+mirror image) and believed when several pictures of the clip agree on which part was copied and the pixels agree too, or
+the whole order of the drawings does.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class DedupParams:
     most_changed: float = 0.12
     """share of the aligned picture that may differ by more than `changed_levels` (room for a subtitle)"""
     changed_levels: float = 16.0
+    least_in_step: float = 0.7
+    """of a clip's drawings that must be found in the other by one shift in time, where no two pictures are of one moment"""
+    least_told_apart: int = 4
+    """of those that must differ from each other by more than `most_bits`"""
     run_s: float = 20.0
     """least length of an opening or ending"""
     run_bits: int = 5
@@ -116,10 +121,36 @@ def _judge(
         aligned.append(max((_align(picture, part.small_KHW[k], box, params) for k in near), key=lambda a: a[0]))
     likeness = float(np.median([score for score, _ in aligned]))
     if likeness < params.least_likeness:
-        return None
+        share = shared_in_step(whole, part, is_mirrored, params)
+        if share < params.least_in_step:
+            return None
+        return Repeat(a=part.clip_id, b=whole.clip_id, kind="copy", is_mirrored=is_mirrored, likeness=share)
     box = max(aligned, key=lambda a: a[0])[1]
     kind: RepeatKind = "copy" if min(box[2] - box[0], box[3] - box[1]) > 0.975 else "crop"
     return Repeat(a=part.clip_id, b=whole.clip_id, kind=kind, is_mirrored=is_mirrored, part=box, likeness=likeness)
+
+
+def shared_in_step(whole: Fingerprint, part: Fingerprint, is_mirrored: bool, params: DedupParams) -> float:
+    """The share of a clip's drawings that the other shows too, all by one shift in time; 0 where they are too alike or
+    too few to tell.
+
+    The small pictures of two showings are not of the same moments, and in a fast shot none fits another; the hashes are
+    of every drawing. Only for pictures shown whole, at one frame rate.
+    """
+    of_whole = whole.mirrored_N if is_mirrored else whole.hash_N
+    bits = np.bitwise_count(part.hash_N[:, None] ^ of_whole[None])
+    i, j = np.nonzero(bits <= params.run_bits)
+    if not len(i):
+        return 0.0
+    shift = part.frame_N[i] - whole.frame_N[j]
+    values = np.unique(shift)
+    within = np.abs(shift[None] - values[:, None]) <= 1  # a drawing may be seen a frame sooner
+    matched = max((np.unique(i[row]) for row in within), key=len)
+    told_apart: list[np.uint64] = []
+    for drawing in part.hash_N[matched]:
+        if all(np.bitwise_count(drawing ^ other) > params.most_bits for other in told_apart):
+            told_apart.append(drawing)
+    return len(matched) / len(part.hash_N) if len(told_apart) >= params.least_told_apart else 0.0
 
 
 def _shown_of(whole: Fingerprint, part: Fingerprint) -> int:
