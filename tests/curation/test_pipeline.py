@@ -27,7 +27,7 @@ from anisora.curation.pipeline import Curated, curate
 from anisora.curation.plan import measuring, watch
 from anisora.curation.reselect import reselect, rewrite_review
 from anisora.curation.select import Rules
-from anisora.curation.shards import damaged_shards
+from anisora.curation.shards import damaged_shards, read_index
 from anisora.curation.upkeep import purge, retry, verify
 from anisora.errors import BadInput, Failed
 from anisora.media.reader import read_video
@@ -102,7 +102,12 @@ def test_other_thresholds_decode_nothing(copied: Path, episodes: Path, monkeypat
     result = reselect(copied, between={"duration_s": (2.6, None)})
     assert (result.kept, dict(result.funnel)["duration_s_low"]) == (0, 6)
     assert "duration_s 2.5 (rule: at least 2.6)" in str(result.nearest_miss)
-    assert reselect(copied, between={"duration_s": (1.5, 8.0)}).kept == 6
+    assert result.shards == {"behind": 6}
+    packed = reselect(copied, between={"duration_s": (2.6, None)}, pack=True)
+    assert packed.shards["clips"] == read_index(copied).num_rows == 0
+    again = reselect(copied, between={"duration_s": (1.5, 8.0)}, pack=True)
+    assert (again.kept, again.shards["clips"], len({*read_index(copied)["clip_id"].to_pylist()})) == (6, 6, 6)
+    assert reselect(copied).shards == {"behind": 0}
 
 
 def test_the_review_page_is_written_again_and_goes_on_from_labels(copied, tmp_path):

@@ -12,22 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anisora.curation import table as clips
-from anisora.curation.config import CurateConfig
 from anisora.curation.ledger import locked
 from anisora.curation.mixture import PRESETS, mix, save
-from anisora.curation.pipeline import CLIPS, RUN, Curated, remember
+from anisora.curation.pipeline import CLIPS, Curated, remember
 from anisora.curation.select import KEEP, Bounds, Rules, Selection, merged, select
-from anisora.curation.upkeep import existing_run
+from anisora.curation.shards import are_behind, write_shards
+from anisora.curation.upkeep import existing_run, stored_config
 from anisora.errors import BadConfig
-from anisora.settings import load, read
-
-
-def stored_config(out: Path) -> CurateConfig:
-    """The settings of the run that made a folder."""
-    path = out / RUN
-    if not path.exists():
-        return CurateConfig()
-    return read(CurateConfig, load(path)["config"], where=path.name)
 
 
 def reselect(
@@ -38,12 +29,13 @@ def reselect(
     without: Mapping[str, tuple[str, ...]] | None = None,
     stages: Sequence[str] = (),
     dry_run: bool = False,
+    pack: bool = False,
 ) -> Curated:
     """Decides every clip of a finished run anew and writes `clips.parquet`, mixtures and the run's settings.
 
     `rules` replace those of the run; `between` and `without` change single ones. Clips that the new rules would keep but
     that were never measured or encoded are counted as `unmeasured`: running the pipeline again makes them. Shards follow
-    at the next run, or through a mixture.
+    with `pack`, at the next run, or through a mixture; until then `shards` counts the clips that are `behind`.
     Raises BadInput without a finished run, BadConfig for rules about what the table does not have.
     """
     started = time.monotonic()
@@ -61,6 +53,9 @@ def reselect(
             from anisora.curation.report import write_report
 
             write_report(folder, selection, replace(config, select=new))
+            if pack:
+                return replace(result, shards=write_shards(folder, selection.table, config.shards))
+            return replace(result, shards=are_behind(folder, selection.table))
     return result
 
 

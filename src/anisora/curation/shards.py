@@ -114,6 +114,18 @@ def write_shards(out: Path, table: pa.Table, settings: ShardSettings, progress: 
     return {"written": written, "kept": len(plans) - written, "clips": sum(len(plan.rows) for plan in plans)}
 
 
+def are_behind(out: Path, table: pa.Table) -> dict[str, int]:
+    """How many clips the shards hold that the table does not keep, or lack that it keeps and has files of, as `behind`.
+
+    Empty where there are no shards.
+    """
+    if not (out / INDEX).exists():
+        return {}
+    is_packed = pc.and_(pc.equal(table["verdict"], KEEP), pc.is_valid(table["path"]))
+    wanted = set(table.filter(is_packed)["clip_id"].to_pylist())
+    return {"behind": len(wanted ^ set(read_index(out)["clip_id"].to_pylist()))}
+
+
 def read_index(out: Path) -> pa.Table:
     """`index.parquet`, empty where there is none yet."""
     path = out / INDEX

@@ -16,12 +16,21 @@ import pyarrow.compute as pc
 
 from anisora.curation import table as clips
 from anisora.curation.cells import CellStore
+from anisora.curation.config import CurateConfig
 from anisora.curation.ledger import Ledger, locked
-from anisora.curation.shards import INDEX, ShardSettings, damaged_shards, write_shards
+from anisora.curation.pipeline import CLIPS, LEDGER, PURGED, RUN, SOURCES
+from anisora.curation.shards import INDEX, damaged_shards, write_shards
 from anisora.errors import BadInput
 from anisora.files import write_atomic
+from anisora.settings import load, read
 
-LEDGER, CLIPS, SOURCES, PURGED = "ledger.sqlite", "clips.parquet", "sources.parquet", "purged.txt"
+
+def stored_config(out: Path) -> CurateConfig:
+    """The settings of the run that made a folder."""
+    path = out / RUN
+    if not path.exists():
+        return CurateConfig()
+    return read(CurateConfig, load(path)["config"], where=path.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +114,7 @@ def _repair(folder: Path, table: pa.Table, bad_clips: dict[str, str], bad_shards
     clips.write(table, folder / CLIPS)
     for name in bad_shards:
         (folder / (name if "/" in name else f"shards/{name}")).unlink(missing_ok=True)
-    write_shards(folder, table, ShardSettings())
+    write_shards(folder, table, stored_config(folder).shards)
 
 
 def retry(out: str | os.PathLike[str], *, failed: bool = True, quarantined: bool = True) -> int:
@@ -152,7 +161,7 @@ def purge(out: str | os.PathLike[str], *, sources: Sequence[str] = (), licences:
             known.filter(pc.invert(pc.is_in(known["source_sha256"], pa.array(sorted(hashes))))), folder / SOURCES
         )
         clips.write(rest, folder / CLIPS)
-        shards = write_shards(folder, rest, ShardSettings())
+        shards = write_shards(folder, rest, stored_config(folder).shards)
         files = [path for path in removed["path"].to_pylist() if path]
         _remove_results(folder, hashes, set(removed["clip_id"].to_pylist()))
         for path in files:

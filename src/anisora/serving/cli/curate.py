@@ -84,6 +84,8 @@ def _show(result: Any) -> None:
     say(f"kept {result.kept} of {result.clips} clips ({length_text(result.kept_s)}) from {result.sources} sources")
     if result.unmeasured:
         say(f"{result.unmeasured} clips only lack a measurement: run `anisora curate` again to make it")
+    if result.shards.get("behind"):
+        say(f"shards are behind by {result.shards['behind']} clips: --pack writes them anew")
     for reason, count in sorted(result.faults.items()):
         say(f"  {count} could not be used: {reason}")
     if result.passed_over:
@@ -106,6 +108,9 @@ def select(
         list[str] | None, typer.Option(metavar="NAME", help="Write a mixture for a training stage.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the funnel, write nothing.")] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Write the shards anew too, from the files of kept clips.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Decide again with other thresholds: no video is opened.
@@ -123,6 +128,7 @@ def select(
         without=_words(without or []),
         stages=preset or [],
         dry_run=dry_run,
+        pack=pack,
     )
     _tell(result, as_json)
 
