@@ -143,6 +143,19 @@ def _tear(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
     return torn
 
 
+def _static(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Fresh grain lies on every frame."""
+    amount = _at(severity, 3, 6, 10, 16, 24)
+    return np.stack([_bytes(frame + amount * rng.standard_normal((*frame.shape[:2], 1))) for frame in frames])
+
+
+def _strobe(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """One frame in five, at random, flashes towards white."""
+    struck = np.zeros(len(frames))
+    struck[rng.permutation(len(frames))[: max(1, round(len(frames) / 5))]] = _at(severity, 0.08, 0.15, 0.25, 0.4, 0.6)
+    return _bytes(frames + (255.0 - frames) * struck[:, None, None, None])
+
+
 def _shuffle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Frames change places with one up to four away; a share of them, more with severity."""
     order = np.arange(len(frames))
@@ -202,6 +215,34 @@ def _posterize(frames: Frames, severity: int, rng: np.random.Generator, other: F
     """Few levels are left in each channel."""
     step = 255 / (_at(severity, 20, 12, 8, 5, 3) - 1)
     return _bytes(np.rint(frames / step) * step)
+
+
+def _speckle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The same specks of dust, dark and light, lie on every frame."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    radius = max(1, round(0.006 * min(height, width)))
+    specked = frames.copy()
+    for x, y, light in rng.uniform(size=(200, 3))[: int(_at(severity, 12, 25, 50, 100, 200))]:
+        shade = 235 if light > 0.5 else 20
+        for frame in specked:
+            cv2.circle(frame, (int(x * width), int(y * height)), radius, (shade,) * 3, -1)
+    return specked
+
+
+def _smear(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Everything is drawn out sideways."""
+    import cv2
+
+    wide = max(2, round(_at(severity, 0.01, 0.02, 0.035, 0.055, 0.08) * min(frames.shape[1:3])))
+    return np.stack([cv2.blur(frame, (wide, 1)) for frame in frames])
+
+
+def _veil(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Bright haze lies over the picture, thicker towards one side."""
+    share = _at(severity, 0.25, 0.4, 0.55, 0.7, 0.85) * np.linspace(0, 1, frames.shape[2])[None, None, :, None]
+    return _bytes((1 - share) * frames + share * 235)
 
 
 # ---------------------------------------------------------------------------------------------------- image and video
@@ -302,8 +343,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "blur": Corruption(apply=_blur, dimension="anime.appeal", use="fitting", spares="anime.smoothness"),
     "jpeg": Corruption(apply=_jpeg, dimension="anime.appeal", use="fitting", spares="anime.smoothness"),
     "wash": Corruption(apply=_wash, dimension="anime.appeal", use="fitting"),
-    "dirt": Corruption(apply=_dirt, dimension="anime.appeal", use="held_out"),
-    "posterize": Corruption(apply=_posterize, dimension="anime.appeal", use="held_out"),
+    "dirt": Corruption(apply=_dirt, dimension="anime.appeal", use="fitting"),
+    "posterize": Corruption(apply=_posterize, dimension="anime.appeal", use="fitting"),
     "recolor": Corruption(apply=_recolor, dimension="anime.image_video", use="fitting"),
     "replace": Corruption(apply=_replace, dimension="anime.image_video", use="fitting"),
     "restyle": Corruption(apply=_restyle, dimension="anime.image_video", use="held_out"),
@@ -312,4 +353,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "holds": Corruption(apply=_holds, dimension=None, use="fitting", spares="anime.smoothness"),
     "static_warp": Corruption(apply=_static_warp, dimension=None, use="held_out", spares="anime.smoothness"),
     "color_script": Corruption(apply=_color_script, dimension=None, use="fitting", spares="anime.character"),
+    "static": Corruption(apply=_static, dimension="anime.smoothness", use="held_out"),
+    "strobe": Corruption(apply=_strobe, dimension="anime.smoothness", use="held_out"),
+    "speckle": Corruption(apply=_speckle, dimension="anime.appeal", use="held_out"),
+    "smear": Corruption(apply=_smear, dimension="anime.appeal", use="held_out"),
+    "veil": Corruption(apply=_veil, dimension="anime.appeal", use="held_out"),
 }
