@@ -115,7 +115,14 @@ def pairwise_accuracy(
     prompts and used on the other, so that the figure holds for prompts not seen; the `epsilon` returned is that of all.
     `without_ties` leaves out pairs that people call equal; there a metric that ties has half of the pair.
     """
-    dm, dh, prompt = _pairs(metric, human, groups)
+    return accuracy_of_pairs(*_pairs(metric, human, groups), seed=seed)
+
+
+def accuracy_of_pairs(
+    metric_differences: np.ndarray, human_differences: np.ndarray, groups: Sequence[Hashable], seed: int = 0
+) -> dict[str, Any]:
+    """As `pairwise_accuracy`, of pairs that are given: what the metric and what people say of the first over the second."""
+    dm, dh, prompt = metric_differences, human_differences, groups
     if not len(dm):
         return {"value": None, "low": None, "high": None, "without_ties": None, "epsilon": None, "n_pairs": 0}
     right = np.empty(len(dm))

@@ -1,7 +1,7 @@
 """One page about a folder of scores, and the same tables for a spreadsheet: report.html, report.xlsx, leaderboard.csv.
 
-Everything comes from `results.jsonl` (with `facts.jsonl`, where a suite was run); the clips are opened only to show the
-best and the worst of them.
+Everything comes from `results.jsonl` (with `facts.jsonl`, where a suite was run, and `votes.jsonl`, where people were
+asked); the clips are opened only to show the best and the worst of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from anisora.evaluation.leaderboard import (
     table_1,
     table_4,
 )
+from anisora.evaluation.people import Figure as Agreement
+from anisora.evaluation.people import with_people
 from anisora.evaluation.plots import dots_svg, intervals_svg, radar_svg
 from anisora.evaluation.ranking import MIN_PROMPTS, Difference, Ranking
 from anisora.evaluation.run_suite import REAL, SAMPLES
+from anisora.evaluation.votes import VOTES, read_votes
 from anisora.files import write_atomic
 from anisora.store import Figure, Section, Table, read_jsonl, report_page
 
@@ -45,11 +48,14 @@ _ABOUT = (
 )
 
 
-def write_report(folder: str | Path, *, videos: Mapping[str, Path] | None = None) -> list[Path]:
+def write_report(
+    folder: str | Path, *, videos: Mapping[str, Path] | None = None, votes: str | Path | None = None
+) -> list[Path]:
     """Writes the page and the tables of a folder of results into it, and returns their paths.
 
     `videos` says where the clip of a sample id lies, where neither `facts.jsonl` nor `samples.jsonl` in the folder do;
-    clips that are not there are left out of the pictures. Raises BadInput without results, WriteFailed.
+    clips that are not there are left out of the pictures. `votes` is a file of what people said of the clips, `votes.jsonl`
+    in the folder where there is one. Raises BadInput without results or for a file that holds no votes, WriteFailed.
     """
     folder = Path(folder)
     rows = load_rows(folder)
@@ -60,12 +66,22 @@ def write_report(folder: str | Path, *, videos: Mapping[str, Path] | None = None
         own = [row for row in rows if row.record.backend == backend]
         suffix = f" ({backend})" if len(boards) > 1 else ""
         sections += _sections(own, rankings, clips, suffix)
+    agreement = _agreement(folder, rows, votes)
+    if agreement:
+        sections.insert(1, _with_people(agreement))
     page = report_page("Evaluation", sections, lead=_lead(rows))
     written = [write_atomic(folder / "report.html", page.encode())]
     written.append(write_atomic(folder / "leaderboard.csv", _csv(leaderboard_lines(boards)).encode("utf-8")))
     written.append(write_atomic(folder / "scores.csv", _csv(score_lines(rows)).encode("utf-8")))
-    written.append(write_atomic(folder / "report.xlsx", lambda path: _write_xlsx(path, rows, boards)))
+    if agreement:
+        written.append(write_atomic(folder / "agreement.csv", _csv(agreement_lines(agreement)).encode("utf-8")))
+    written.append(write_atomic(folder / "report.xlsx", lambda path: _write_xlsx(path, rows, boards, agreement)))
     return written
+
+
+def _agreement(folder: Path, rows: Sequence[Row], votes: str | Path | None) -> list[dict[str, Any]]:
+    path = Path(votes) if votes is not None else folder / VOTES
+    return with_people(rows, read_votes(path)) if votes is not None or path.is_file() else []
 
 
 def _lead(rows: Sequence[Row]) -> str:
@@ -205,6 +221,33 @@ def says(difference: Difference) -> str:
     if not difference.is_real:
         return "no difference shown"
     return f"{difference.a if (difference.mean or 0) > 0 else difference.b} is better"
+
+
+_PEOPLE = (
+    "What people said of these clips against the scores, with 95 % intervals from drawing prompts anew. Order: how often two "
+    "clips of one prompt stand as people have them, ties counted; how small a difference is a tie was chosen on other prompts. "
+    "Soft: whether the scores are as sure as people are of which model is better, 1 at best. Alpha: raters among themselves."
+)
+
+
+def _with_people(lines: Sequence[Mapping[str, Any]]) -> Section:
+    cells = [
+        (
+            _short(line["dimension"]), line["backend"], f"{line['kind']}s of {line['raters']} people",
+            *(_agreed(line[name]) for name in ("spearman", "kendall", "pairwise", "soft", "alpha")),
+            line["clips"], line["prompts"], line["votes"], line["left_out"],
+        )
+        for line in lines
+    ]  # fmt: skip
+    columns = ("dimension", "backend", "votes", "Spearman", "Kendall", "order", "soft", "alpha")
+    table = Table(columns=(*columns, "clips", "prompts", "votes counted", "left out"), rows=cells)
+    return Section(heading="Agreement with people", paragraphs=[_PEOPLE], tables=[table])
+
+
+def _agreed(figure: Agreement | None) -> str | None:
+    if figure is None or figure["value"] is None:
+        return None
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def _paper_table_1(rows: Sequence[Row]) -> Section | None:
@@ -354,6 +397,19 @@ def leaderboard_lines(boards: Mapping[str, Mapping[str, Ranking]]) -> list[dict[
     ]  # fmt: skip
 
 
+def agreement_lines(agreement: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line a dimension, backend and kind of vote: each figure with its ends."""
+    ends = (("", "value"), ("_low", "low"), ("_high", "high"))
+    lines = []
+    for line in agreement:
+        figures = {name: line[name] or {} for name in ("spearman", "kendall", "pairwise", "soft", "alpha")}
+        flat = {f"{name}{end}": figure.get(key) for name, figure in figures.items() for end, key in ends}
+        ties = {"pairwise_without_ties": "without_ties", "pairwise_tie_below": "epsilon"}
+        flat |= {column: figures["pairwise"].get(key) for column, key in ties.items()}
+        lines.append({key: value for key, value in line.items() if key not in figures} | flat)
+    return lines
+
+
 def difference_lines(boards: Mapping[str, Mapping[str, Ranking]]) -> list[dict[str, Any]]:
     """One line a backend, metric and pair of models."""
     return [
@@ -410,13 +466,19 @@ def _safe(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
-def _write_xlsx(path: Path, rows: Sequence[Row], boards: Mapping[str, Mapping[str, Ranking]]) -> None:
+def _write_xlsx(
+    path: Path,
+    rows: Sequence[Row],
+    boards: Mapping[str, Mapping[str, Ranking]],
+    agreement: Sequence[Mapping[str, Any]],
+) -> None:
     from openpyxl import Workbook
     from openpyxl.styles import Font
 
     sheets = {
         "leaderboard": leaderboard_lines(boards),
         "differences": difference_lines(boards),
+        "people": agreement_lines(agreement),
         "table 1": _flat_table_1(rows),
         "table 4": _flat_table_4(rows),
         "scores": score_lines(rows),

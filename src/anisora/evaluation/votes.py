@@ -17,6 +17,7 @@ from anisora.errors import BadInput
 from anisora.evaluation.bradley_terry import OUTCOMES, Comparison
 from anisora.store import read_jsonl
 
+VOTES = "votes.jsonl"
 KINDS = ("rating", "pair")
 BEST, WORST = 5, 1
 

@@ -30,9 +30,17 @@ def report(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Where the clips lie, to show the best and worst; repeatable."),
     ] = None,
+    votes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What people said of the clips; default: votes.jsonl in DIR, where there is one."
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Make the page and the tables of a folder of scores: report.html, report.xlsx, leaderboard.csv, scores.csv.
+
+    With votes also how far each dimension agrees with people: correlations, order within a prompt, how sure of the models.
 
     Example: anisora evaluate report eval --clips shots
     """
@@ -40,7 +48,7 @@ def report(
     from anisora.evaluation.samples import find_samples
 
     videos = {sample.id: sample.video for sample in find_samples(clips)} if clips else None
-    written = write_report(folder, videos=videos)
+    written = write_report(folder, videos=videos, votes=votes)
     if as_json:
         print_json({"written": [str(path) for path in written]})
     else:

@@ -1,6 +1,6 @@
-"""A model through a benchmark: `anisora evaluate run-suite`.
+"""A model through a benchmark, and one made for motion masks: `anisora evaluate run-suite` and `build-mask-set`.
 
-`add_to(app)` puts the verb into the group that evaluate.py makes.
+`add_to(app)` puts the verbs into the group that evaluate.py makes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and no
 def add_to(app: typer.Typer) -> None:
     """Adds the verbs of this module to a group."""
     app.command("run-suite")(run_suite)
+    app.command("build-mask-set")(build_mask_set)
 
 
 def run_suite(
@@ -68,3 +69,40 @@ def run_suite(
         )
     if not result["made"]:
         raise Failed("no shot was made", got=next(iter(result["failed"] or result["skipped"]), None))
+
+
+def build_mask_set(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A manifest, or a folder of pictures and clips.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Masks, manifest and the page to look through.")],
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop at so many samples.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Another salient-object network, ONNX; default: the bundled one."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Make samples for motion-mask precision from first pictures: what stands out, a box around each part of it.
+
+    Look through DIR/review.html, write the ids that are no good into DIR/drop.txt, run again. Then run-suite with --suite DIR,
+    with --masks and without, measures how far masks are kept.
+
+    Example: anisora evaluate build-mask-set stills/ --out mask_set
+    """
+    from functools import partial
+
+    from anisora.evaluation.benchmark import read_benchmark
+    from anisora.evaluation.mask_set import build_mask_set as build
+    from anisora.measures.salience import salience
+
+    detect = partial(salience, weights=weights) if weights else salience
+    with progress_bars(quiet=as_json) as progress:
+        made = build(read_benchmark(suite), out, detect=detect, limit=limit, progress=progress)
+    if as_json:
+        print_json(made)
+        return
+    say(
+        f"{made['samples']} samples, {len(made['dropped'])} dropped, {len(made['empty'])} pictures in which nothing stands out"
+    )
+    for name, problem in made["unreadable"].items():
+        say(f"left out {name}: {problem}")
+    say(f"look through {made['page']}")
