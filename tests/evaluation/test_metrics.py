@@ -12,7 +12,9 @@ from anisora.evaluation.corruptions import corrupt
 from anisora.evaluation.metrics import DIMENSIONS, METRICS, measure
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.suite import one_thread, score_sample
+from anisora.measures.appeal import fadedness, levels_in_use
 from anisora.measures.footage import Footage
+from anisora.synthetic import render_clip
 
 SAMPLE = Sample(id="clip", video=Path("clip.mp4"))
 CLASSICAL = ("anime.smoothness", "anime.motion", "anime.appeal")
@@ -50,16 +52,44 @@ def test_motion_is_that_of_the_figure_and_not_of_the_camera(moving_THWC):
     wide = np.concatenate([moving_THWC[0], moving_THWC[0][:, ::-1]], axis=1)
     pan = np.stack([wide[:, 3 * t : 3 * t + 128] for t in range(12)])
     camera = said("anime.motion", pan).details
-    assert camera["camera"] == pytest.approx(100 * 3 * 4 / 3 / np.hypot(128, 171), rel=0.1)
+    assert camera["camera"] == pytest.approx(100 * 3 * 11 * 4 / 3 / np.hypot(128, 171) / 15, rel=0.1)
     assert camera["object"] < 0.2 * figure["object"]
     assert said("anime.motion", np.repeat(moving_THWC[:1], 8, axis=0)).raw == 0
     assert said("anime.motion", corrupt(moving_THWC, "slow", 4)).raw < 0.6 * said("anime.motion", moving_THWC).raw
 
 
-def test_blur_and_wash_lower_appeal(moving_THWC):
-    for kind in ("blur", "wash"):
-        scores = [said("anime.appeal", corrupt(moving_THWC, kind, severity)).raw for severity in (0, 3, 5)]
-        assert scores == sorted(scores, reverse=True)
+def test_a_clip_that_stops_moves_less_than_its_way(moving_THWC):
+    whole, stopped = (
+        said("anime.motion", moving_THWC).details,
+        said("anime.motion", corrupt(moving_THWC, "freeze", 3)).details,
+    )
+    assert whole["throughout"] == pytest.approx(whole["object"], rel=0.15)
+    assert stopped["throughout"] < 0.5 * stopped["object"] < 0.5 * whole["object"]
+
+
+def test_spoiled_pictures_have_less_appeal():
+    # A drawn clip: of noise, as `moving_THWC` is made of, blur takes what would be grain in a picture.
+    drawn = render_clip(31, 0, n_frames=4, fps=16, size_px=(192, 128)).video_THWC
+    for kind in ("blur", "wash", "posterize", "dirt"):
+        scores = [said("anime.appeal", corrupt(drawn, kind, severity)).raw for severity in (0, 3, 5)]
+        assert scores == sorted(scores, reverse=True), kind
+
+
+def test_levels_and_fadedness_follow_their_definitions(moving_THWC):
+    frame = moving_THWC[0]
+    for count in (2, 4, 8):
+        step = 255 / (count - 1)
+        assert np.exp(levels_in_use(np.rint(np.rint(frame / step) * step).astype(np.uint8))) <= count
+    assert np.exp(levels_in_use(frame)) > 30
+    assert levels_in_use(np.full_like(frame, 90)) == 0
+    halves = np.repeat(np.where(np.arange(64) < 32, 51, 153).astype(np.uint8)[None, :, None], 32, axis=0).repeat(
+        3, axis=2
+    )
+    assert levels_in_use(halves) == pytest.approx(np.log(2))
+    assert fadedness(halves) == pytest.approx(0.2, abs=1e-3)
+    assert fadedness(255 - halves) == pytest.approx(0.2, abs=1e-3)
+    assert fadedness(np.full_like(frame, 128)) == pytest.approx(0.5, abs=0.01)
+    assert fadedness(np.where(halves == 51, 0, halves).astype(np.uint8)) == 0
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
         size = 0.0 if kind == "blur" else severity
         features = {name: float(rng.normal()) for metric in FEATURES for name in FEATURES[metric]}
         features |= {"jitter": size + 0.1 * float(rng.normal()), "shake": -size}
-        features |= {"edge_fine": -size, "mean": size, "worst": size}
+        features |= {"edge_fine": -size, "mean": size, "worst": size, "switch": size}
         return [
             record(clip, kind, severity, 50.0, metric, details=features, clip_use=use)
             for metric in (*FEATURES, "anime.motion")
@@ -79,6 +79,19 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
         fit_table(records[:30])
 
 
+def test_no_virtue_pays_for_a_fault():
+    parts = {"center": 1.0, "scale": 2.0}
+    head = {
+        "bias": 0.5,
+        "virtue": 0.2,
+        "features": {"lines": {**parts, "weight": 3.0}, "grain": {**parts, "weight": -1.0}},
+    }
+    assert head_value(head, {"lines": 1.0, "grain": 1.0}) == 0.5
+    assert head_value(head, {"lines": 5.0, "grain": 5.0}) == pytest.approx(0.5 + 0.2 * 6 - 2)
+    assert head_value(head, {"lines": -1.0, "grain": -1.0}) == pytest.approx(0.5 - 3 + 0.2 * 1)
+    assert head_value(head, {"lines": -1.0}) == pytest.approx(0.5 - 3)
+
+
 def test_a_clip_is_held_out_by_its_name():
     uses = [clip_use(f"clip{n}") for n in range(200)]
     assert 70 < uses.count("held_out") < 130
@@ -101,4 +114,12 @@ def test_a_validation_runs_and_resumes(tmp_path):
     lines = (tmp_path / "results.jsonl").read_text()
     assert validate([], tmp_path, plan) == result
     assert (tmp_path / "results.jsonl").read_text() == lines
+    # Scores by another calibration are made again from what was measured, and nothing is measured twice.
+    records = [json.loads(line) for line in lines.splitlines()]
+    other = [line | {"run_id": "other", "raw": 1.0, "score": 1.0} for line in records if line["score"] is not None]
+    stale = [line for line in records if line["score"] is None]
+    text = "".join(json.dumps(line) + "\n" for line in [*other, *stale])
+    (tmp_path / "results.jsonl").write_text(text)
+    assert validate([], tmp_path, plan) == result
+    assert (tmp_path / "results.jsonl").read_text() == text
     assert [by_metric[SMOOTH] for by_metric in [result["changed"]["double_fps"]]] in ([[0.0, 0.0]], [None])

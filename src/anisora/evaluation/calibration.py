@@ -1,8 +1,9 @@
 """From what is measured to scores from 0 to 100: the heads and scales of the bundled backend, kept as a versioned table.
 
-A head weighs features that each have their place and spread: its value is the log-odds that a clip is sound. Each entry
-of the table (`calibration.yaml`) says what it was fitted on; `anisora evaluate validate --fit` writes a new table. Metrics
-know nothing of how clips are spoiled for that fit.
+A head weighs features that each have their place and spread: its value is the log-odds that a clip is sound. The place is
+where faults begin; what is better than that counts little (`virtue`), so that no virtue pays for a fault. Each entry of the
+table (`calibration.yaml`) says what it was fitted on; `anisora evaluate validate --fit` writes a new one. Metrics know
+nothing of how clips are spoiled for that fit.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def head_value(head: Mapping[str, Any], features: Mapping[str, float]) -> float:
     """The log-odds that a head gives features; a feature that is no number counts as at its place."""
     total = float(head["bias"])
     for name, part in head["features"].items():
-        value = (features[name] - part["center"]) / part["scale"]
-        total += part["weight"] * value if math.isfinite(value) else 0.0
+        value = part["weight"] * (features.get(name, math.nan) - part["center"]) / part["scale"]
+        total += min(value, head["virtue"] * value) if math.isfinite(value) else 0.0
     return total
 
 

@@ -1,7 +1,8 @@
 """Fits the heads of the calibration table, on the corruptions and clips that are marked for it and on no others.
 
 A head is to tell clean clips from spoiled ones across scenes, to fall with severity within a scene, and not to move with
-what it must spare. Weights keep the sign that their feature was made with, so that no fit can turn a fault into a virtue.
+what it must spare. Weights keep the sign that their feature was made with, so that no fit can turn a fault into a virtue;
+and what is better than nearly all clean clips are hardly counts, so that rich colours do not make up for blur.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ FEATURES: dict[str, dict[str, int]] = {
     ),
     "anime.appeal": {
         "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "contrast": 1, "saturation": 1, "colorfulness_log": 1,
-        "blocking": -1,
+        "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
-    "anime.character": {"mean": -1, "worst": -1},
+    "anime.character": {"mean": -1, "worst": -1, "switch": -1},
 }  # fmt: skip
 
 #: How much falling with severity, not rising where spared, not moving there at all, and small weights count beside telling
 #: clean from spoiled.
 PAIRS, RISE, MOVE, SMALL = 1.0, 4.0, 0.05, 0.02
+
+#: The place of a feature is where the worst of clean clips are, this share of them being worse; beyond it on the good side
+#: a feature counts only so much. Chosen on ten fitting clips, each left out in turn (docs/lab-notes.md).
+WORST, VIRTUE = 0.1, 0.2
 
 #: Fewer clips say nothing about scenes that were not seen.
 LEAST_CLIPS = 4
@@ -93,21 +98,28 @@ def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
     clean = {clip: x for (clip, kind, _), x in by_key.items() if kind == "clean"}
     if len(clean) < LEAST_CLIPS:
         raise BadInput(f"too few clips to fit {metric}", got=len(clean), expected=f"{LEAST_CLIPS} or more for fitting")
-    values = np.array(list(by_key.values()))
-    center, scale = np.median(np.array(list(clean.values())), axis=0), np.maximum(values.std(axis=0), 1e-3)
-    rows = _rows(metric, {key: (x - center) / scale for key, x in by_key.items()})
-    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0)}[sign] for sign in signs.values()]
-    start = np.array([1.0, *(0.5 * sign for sign in signs.values())])
-    best = minimize(_loss, start, args=(rows,), method="L-BFGS-B", bounds=bounds).x
-    odds = float(np.median(np.array([best[0] + (x - center) / scale @ best[1:] for x in clean.values()])))
+    values, sign = np.array(list(by_key.values())), np.array(list(signs.values()))
+    center = sign * np.quantile(sign * np.array(list(clean.values())), WORST, axis=0)
+    scale = np.maximum(values.std(axis=0), 1e-3)
+    standard = {key: _bent((x - center) / scale, sign) for key, x in by_key.items()}
+    rows = _rows(metric, standard)
+    bounds = [(None, None)] + [{1: (0, None), -1: (None, 0)}[way] for way in signs.values()]
+    best = minimize(_loss, np.array([1.0, *(0.5 * sign)]), args=(rows,), method="L-BFGS-B", bounds=bounds).x
+    odds = float(np.median(best[0] + rows.clean @ best[1:]))
     parts = zip(signs, center, scale, best[1:], strict=True)
     return {
         "bias": _rounded(best[0]),
         "temperature": _rounded(max(odds, 0.2) / CLEAN),
+        "virtue": VIRTUE,
         "features": {
             name: {"center": _rounded(c), "scale": _rounded(s), "weight": _rounded(w)} for name, c, s, w in parts
         },
     }
+
+
+def _bent(standard: NDArray, sign: NDArray) -> NDArray:
+    """As `calibration.head_value` counts standardised features: what is better than the place, by `VIRTUE`."""
+    return np.where(sign * standard > 0, VIRTUE * standard, standard)
 
 
 def _rounded(value: float) -> float:

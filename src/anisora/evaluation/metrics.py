@@ -65,11 +65,24 @@ def _by_head(name: str, features: Features, **more: Any) -> Measured:
     """A score by the head of the table; its raw value are log-odds."""
     if isinstance(features, str):
         return Measured(unit="log-odds", reason=features, **more)
-    head = table()[name]
-    raw = head_value(head, features)
-    shown = {key: round(value, 6) for key, value in features.items() if math.isfinite(value)}
+    shown = _shown(features)
+    raw, score = calibrated(name, shown)
     params = {"calibration": table()["version"], **more.pop("params", {})}
-    return Measured(unit="log-odds", raw=raw, score=head_score(head, raw), details=shown, params=params, **more)
+    return Measured(unit="log-odds", raw=raw, score=score, details=shown, params=params, **more)
+
+
+def _shown(features: Mapping[str, float]) -> dict[str, float]:
+    """What stands in the details, and what scores are made from: so that they can be made again from there."""
+    return {key: round(value, 6) for key, value in features.items() if math.isfinite(value)}
+
+
+def calibrated(name: str, details: Mapping[str, float]) -> tuple[float, float]:
+    """(raw, score) of one of the dimensions from its details, by the table in use."""
+    entry = table()[name]
+    if name == "anime.motion":
+        return details["throughout"], share_score(details["throughout"], entry["half"])
+    raw = head_value(entry, details)
+    return raw, head_score(entry, raw)
 
 
 def _smoothness(sample: Sample, footage: Footage) -> Measured:
@@ -86,14 +99,10 @@ def _motion(sample: Sample, footage: Footage) -> Measured:
     features = motion_features(footage)
     if isinstance(features, str):
         return Measured(unit="% of diagonal", reason=features)
-    half = table()["anime.motion"]["half"]
-    return Measured(
-        unit="% of diagonal",
-        raw=features["object"],
-        score=share_score(features["object"], half),
-        params={"calibration": table()["version"]},
-        details={key: round(value, 6) for key, value in features.items()},
-    )
+    shown = _shown(features)
+    raw, score = calibrated("anime.motion", shown)
+    params = {"calibration": table()["version"]}
+    return Measured(unit="% of diagonal", raw=raw, score=score, params=params, details=shown)
 
 
 def _appeal(sample: Sample, footage: Footage) -> Measured:
@@ -191,11 +200,11 @@ def _brightness_drift(sample: Sample, footage: Footage) -> Measured:
 
 METRICS: dict[str, Metric] = {
     "anime.smoothness": Metric(measure=_smoothness, unit="log-odds"),
-    "anime.motion": Metric(measure=_motion, unit="% of diagonal"),
-    "anime.appeal": Metric(measure=_appeal, unit="log-odds"),
+    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=2),
+    "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=2),
     "anime.text_video": Metric(measure=_text_video, unit="log-odds"),
     "anime.image_video": Metric(measure=_image_video, unit="log-odds"),
-    "anime.character": Metric(measure=_character, unit="log-odds"),
+    "anime.character": Metric(measure=_character, unit="log-odds", version=2),
     "anime.mask_precision": Metric(measure=_mask_motion("precision"), unit="share", needs=("mask",)),
     "anime.mask_precision_paper": Metric(measure=_mask_motion("precision_rectangles"), unit="share", needs=("mask",)),
     "anime.mask_recall": Metric(measure=_mask_motion("recall"), unit="share", needs=("mask",)),

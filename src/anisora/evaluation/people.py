@@ -128,8 +128,11 @@ def _soft(people: Mapping[System, float], metric: Mapping[System, float]) -> Fig
     prompts = [p for p in sorted({p for _, p in people}) if all((model, p) in people for model in models)]
     if len(models) < 2:
         return None
-    tables = [np.array([[said[model, p] for p in prompts] for model in models]) for said in (metric, people)]
-    return soft_pairwise_accuracy(*[table.reshape(len(models), len(prompts)) for table in tables])
+    metric_MG, people_MG = (
+        np.array([[said[model, p] for p in prompts] for model in models]).reshape(len(models), len(prompts))
+        for said in (metric, people)
+    )
+    return soft_pairwise_accuracy(metric_MG, people_MG)
 
 
 def _score(row: Row) -> float:

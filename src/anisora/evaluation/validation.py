@@ -2,6 +2,7 @@
 
 Everything is recorded, clip by clip, in the same file as any scores; the figures are made from it. Whether a clip or a
 kind of corruption may be used for fitting is fixed before: a kind by the table of corruptions, a clip by its name.
+What was measured stays good when the calibration changes: scores are then made again from the details.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anisora.errors import AnisoraError, BadInput
+from anisora.evaluation.calibration import table
 from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from anisora.evaluation.metrics import DIMENSIONS
+from anisora.evaluation.metrics import DIMENSIONS, METRICS, calibrated
 from anisora.evaluation.records import RESULTS, MetricRecord, append_records, read_records
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.suite import run_id, score_sample
@@ -66,14 +68,16 @@ def validate(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The figures of `figures`, also written to `out/validation.json`; resumes from `out/results.jsonl`.
+    """The figures of `figures`, also written to `out/validation.json`; resumes from `out/results.jsonl`, where what other
+    versions of a metric measured counts as missing.
 
     A clip that cannot be read is left out and named. Raises BadInput when none can.
     """
     plan = plan or Plan()
     path = Path(out) / RESULTS
     clips = [*(_of_file(sample, plan) for sample in samples), *(_drawn(index, plan) for index in range(plan.synthetic))]
-    have = {r.key[:2] for r in _so_far(path) if r.run_id == run_id()}
+    clips.sort(key=lambda clip: clip_use(clip[0]))  # those for fitting first: a fit need not wait for the others
+    have = {r.key[:2] for r in measured_so_far(path)}
     unreadable, previous = {}, None
     for index, (name, load) in enumerate(clips):
         if progress:
@@ -85,18 +89,27 @@ def validate(
             continue
         for variant in _variants(name, clean, previous, plan):
             wanted = [metric for metric in variant.metrics if (variant.id, metric) not in have]
-            if wanted:
-                append_records(path, _scored(variant, wanted))
+            if wanted and (footage := variant.make()) is not None:
+                append_records(path, _scored(variant, wanted, footage))
         previous = clean
     if previous is None:
         raise BadInput("no clip could be read", got="; ".join(unreadable.values()) or "no clips")
-    result = figures(_so_far(path)) | {"unreadable": unreadable}
+    result = figures(measured_so_far(path)) | {"unreadable": unreadable}
     write_atomic(Path(out) / FIGURES, json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
     return result
 
 
-def _so_far(path: Path) -> list[MetricRecord]:
-    return read_records(path) if path.exists() else []
+def measured_so_far(path: Path) -> list[MetricRecord]:
+    """The records of a validation that the metrics of today would make, with scores by the calibration in use."""
+    known, today = read_records(path) if path.exists() else [], run_id()
+    current = [r for r in known if r.metric in METRICS and r.version == METRICS[r.metric].version]
+    return [r if r.score is None or r.run_id == today else _recalibrated(r, today) for r in current]
+
+
+def _recalibrated(record: MetricRecord, today: str) -> MetricRecord:
+    raw, score = calibrated(record.metric, record.details)
+    params = {**record.params, "calibration": table()["version"]}
+    return replace(record, run_id=today, raw=raw, score=score, params=params)
 
 
 def _of_file(sample: Sample, plan: Plan) -> tuple[str, Callable[[], NDArray[np.uint8]]]:
@@ -126,13 +139,13 @@ def _cut(frames_THWC: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Variant:
-    """One changed copy of a clip: `make` gives its footage."""
+    """One changed copy of a clip: `make` gives its footage, None where nothing changed."""
 
     clip: str
     kind: str
     severity: int
     metrics: tuple[str, ...]
-    make: Callable[[], Footage]
+    make: Callable[[], Footage | None]
 
     @property
     def id(self) -> str:
@@ -154,16 +167,18 @@ def _variants(name: str, clean: NDArray[np.uint8], other: NDArray[np.uint8] | No
             yield _Variant(clip=name, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean))
 
 
-def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None) -> Footage:
-    return Footage.of_frames(corrupt(clean, kind, severity, other_THWC=other))
+def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None) -> Footage | None:
+    """Footage of the spoiled clip; None where that is the clean clip still: a drawing without colours has no hue to turn."""
+    spoiled = corrupt(clean, kind, severity, other_THWC=other)
+    return None if np.array_equal(spoiled, clean) else Footage.of_frames(spoiled)
 
 
-def _scored(variant: _Variant, metrics: Sequence[str]) -> Iterator[MetricRecord]:
+def _scored(variant: _Variant, metrics: Sequence[str], footage: Footage) -> Iterator[MetricRecord]:
     sample = Sample(id=variant.id, video=Path(variant.clip), group=variant.clip)
     kind_use = CORRUPTIONS[variant.kind].use if variant.kind in CORRUPTIONS else "held_out"
     uses = {"clip_use": clip_use(variant.clip), "kind_use": "fitting" if variant.kind == "clean" else kind_use}
     about = {"clip": variant.clip, "kind": variant.kind, "severity": variant.severity, **uses}
-    for record in score_sample(sample, metrics, footage=variant.make()):
+    for record in score_sample(sample, metrics, footage=footage):
         yield replace(record, params={**record.params, **about})
 
 
@@ -227,8 +242,8 @@ def _tables(records: Sequence[MetricRecord]) -> dict[str, Any]:
         for kind in CORRUPTIONS:
             if not any(kind in by_kind for by_kind in scores.values()):
                 continue
-            for table, share in (("order", _order), ("across", _across), ("improved", _improved)):
-                tables[table].setdefault(kind, {})[metric] = share(scores, kind)
+            for name, share in (("order", _order), ("across", _across), ("improved", _improved)):
+                tables[name].setdefault(kind, {})[metric] = share(scores, kind)
     return tables
 
 

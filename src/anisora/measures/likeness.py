@@ -26,6 +26,9 @@ FIGURE_SHARE = 0.25
 #: Keeps the logarithm of a perfect likeness finite.
 LEAST = 1e-3
 
+#: Figures nearer to each other than this, as 1 - cosine, differ in nothing: what is added to both sides of a ratio.
+SAME = 0.03
+
 
 def likeness_features(footage: Footage, reference_HWC: NDArray[np.uint8] | None = None) -> dict[str, float] | str:
     """How unlike its reference picture a clip is, by name, larger for worse; or the reason why it cannot be said.
@@ -56,11 +59,13 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
 
     The figure is where things move by themselves and the middle of the picture. `mean`, `worst`: the log of 1 - the
     mean best-match cosine, over moments, of the figure's places among those of the first two moments, both ways.
-    Raises AssetMissing.
+    `switch`: at the moment where it is largest, how much less alike the two moments before are to the two from it on
+    than each two are among themselves, as log: a figure that turns is as unlike before as behind, one that is
+    exchanged is not. Raises AssetMissing.
     """
     if problem := _unusable(footage):
         return problem
-    if len(footage.deep_moments) < 3:
+    if len(footage.deep_moments) < 4:
         return "too_short"
     frames = [footage.frames_THWC[i] for i in footage.deep_moments]
     maps = _maps([_matched(frame, frames[0]) for frame in frames])[0]
@@ -68,7 +73,11 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
     grid = (maps.shape[2], maps.shape[3])
     figure_TN = np.stack([_figure(footage, i, grid).ravel() for i in footage.deep_moments])
     values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(frames))])
-    return {"mean": _log_rest(values.mean()), "worst": _log_rest(values.min())}
+    return {
+        "mean": _log_rest(values.mean()),
+        "worst": _log_rest(values.min()),
+        "switch": _switch(places_TCN, figure_TN),
+    }
 
 
 def weights_sha256() -> str:
@@ -148,10 +157,32 @@ def _figure(footage: Footage, t: int, grid: tuple[int, int]) -> NDArray[np.bool_
 def _best_matches(places_TCN: Tensor, figure_TN: NDArray[np.bool_], t: int) -> float:
     """The mean cosine of the figure's places at t with the best of all places at the first two moments, and the other
     way round, averaged."""
+    return _alike(places_TCN, figure_TN, [0, 1], [t])
+
+
+def _switch(places_TCN: Tensor, figure_TN: NDArray[np.bool_]) -> float:
+    """At the worst moment t, how much farther moments on two sides of it are from each other than those on one, as log."""
+    count = len(figure_TN)
+    pairs = [(a, b) for a in range(count) for b in range(a + 1, min(a + 4, count))]
+    off = {(a, b): _unlike(places_TCN, figure_TN, a, b) for a, b in pairs}
+    between = [np.mean([off[a, b] for a in (t - 2, t - 1) for b in (t, t + 1)]) for t in range(2, count - 1)]
+    within = [np.mean([off[t - 2, t - 1], off[t, t + 1]]) for t in range(2, count - 1)]
+    return float(np.log((np.array(between) + SAME) / (np.array(within) + SAME)).max())
+
+
+def _unlike(places_TCN: Tensor, figure_TN: NDArray[np.bool_], a: int, b: int) -> float:
+    """How unlike the figures of two moments are, 0 for equal ones."""
+    return 1 - _alike(places_TCN, figure_TN, [a], [b])
+
+
+def _alike(places_TCN: Tensor, figure_TN: NDArray[np.bool_], some: list[int], others: list[int]) -> float:
+    """The mean best-match cosine of the figure's places at some moments among all places at others, and back."""
+    return (_found(places_TCN, figure_TN, some, others) + _found(places_TCN, figure_TN, others, some)) / 2
+
+
+def _found(places_TCN: Tensor, figure_TN: NDArray[np.bool_], some: list[int], others: list[int]) -> float:
     import torch
 
-    now, first = places_TCN[t], torch.cat([places_TCN[0], places_TCN[1]], dim=1)
-    cosines = now.T @ first
-    forth = cosines[torch.from_numpy(figure_TN[t])].amax(dim=1).mean()
-    back = cosines[:, torch.from_numpy(np.concatenate([figure_TN[0], figure_TN[1]]))].amax(dim=0).mean()
-    return float((forth + back) / 2)
+    figure = torch.cat([places_TCN[t][:, torch.from_numpy(figure_TN[t])] for t in some], dim=1)
+    everything = torch.cat([places_TCN[t] for t in others], dim=1)
+    return float((figure.T @ everything).amax(dim=1).mean())

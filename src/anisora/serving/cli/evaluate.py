@@ -165,10 +165,11 @@ def _fit(out: Path, target: Path) -> None:
     import yaml
 
     from anisora.evaluation.fitting import fit_table
-    from anisora.evaluation.records import RESULTS, read_records
+    from anisora.evaluation.records import RESULTS
+    from anisora.evaluation.validation import measured_so_far
     from anisora.store import write_atomic
 
-    fitted = fit_table(read_records(out / RESULTS))
+    fitted = fit_table(measured_so_far(out / RESULTS))
     write_atomic(target, yaml.safe_dump(fitted, sort_keys=False).encode())
     say(f"wrote {target}")
 
