@@ -67,6 +67,26 @@ def test_a_clip_that_stops_moves_less_than_its_way(moving_THWC):
     assert stopped["throughout"] < 0.5 * stopped["object"] < 0.5 * whole["object"]
 
 
+def test_eased_motion_is_told_from_even_motion(moving_THWC):
+    wall, square = moving_THWC[0].copy(), moving_THWC[0, 32:64, 12:44]
+    wall[32:64, 12:44] = moving_THWC[11, 32:64, 12:44]
+
+    def slide(places) -> dict:
+        frames = np.repeat(wall[None], len(places), axis=0)
+        for frame, place in zip(frames, np.rint(places).astype(int), strict=True):
+            frame[32:64, place : place + 32] = square
+        return said("anime.slow_in_out", frames)
+
+    share = np.linspace(0, 1, 24)
+    even, eased = slide(4 + 80 * share), slide(4 + 80 * (1 - np.cos(np.pi * share)) / 2)
+    late = slide(4 + 80 * share**2)
+    assert abs(even.raw) < 0.4
+    assert eased.raw > 0.9
+    assert late.details["slow_in"] > 0.9 > 0 > late.details["slow_out"]
+    assert (even.score, even.reason) == (None, "descriptive")
+    assert said("anime.slow_in_out", np.repeat(moving_THWC[:1], 24, axis=0)).reason == "nothing_moves"
+
+
 def test_spoiled_pictures_have_less_appeal():
     # A drawn clip: of noise, as `moving_THWC` is made of, blur takes what would be grain in a picture.
     drawn = render_clip(31, 0, n_frames=4, fps=16, size_px=(192, 128)).video_THWC

@@ -188,6 +188,16 @@ def _held_share(sample: Sample, footage: Footage) -> Measured:
     return Measured(unit="share", raw=held_share(footage), reason="descriptive", details=details)
 
 
+def _slow_in_out(sample: Sample, footage: Footage) -> Measured:
+    """Easing at both ends of the clip, the lesser of the two: a choice of timing, which a machine can see but not judge."""
+    from anisora.measures.net_motion import slow_in_out
+
+    found = slow_in_out(footage)
+    if isinstance(found, str):
+        return Measured(unit="log2", reason=found)
+    return Measured(unit="log2", raw=min(found.values()), reason="descriptive", details=_shown(found))
+
+
 def _brightness_drift(sample: Sample, footage: Footage) -> Measured:
     """The largest departure of a frame's mean luma from the first frame's, as a share of it."""
     from anisora.measures.similarity import brightness_drift
@@ -213,6 +223,7 @@ METRICS: dict[str, Metric] = {
     ),
     "anime.guide_landing": Metric(measure=_guide_landing, unit="frames", higher_is_better=False, needs=("guides",)),
     "anime.held_share": Metric(measure=_held_share, unit="share", higher_is_better=None),
+    "anime.slow_in_out": Metric(measure=_slow_in_out, unit="log2", higher_is_better=None),
     "anime.brightness_drift": Metric(measure=_brightness_drift, unit="share", higher_is_better=None),
 }
 

@@ -25,6 +25,10 @@ LEAST_STEP = 2
 #: The clip is looked at in so many parts, and their motion averaged as this power: below 1, parts that stand still weigh.
 PARTS, POWER = 5, 1 / 3
 
+#: Slow in and slow out are looked for in this share of the clip at either end (AnimationBench, arXiv 2604.15299, has 20 %);
+#: added to both sides of the ratio, in percent of the diagonal, so that trembling divides by something.
+END_SHARE, LEAST_PERCENT = 0.2, 0.1
+
 
 def motion_features(footage: Footage) -> dict[str, float] | str:
     """Motion over a fifteenth of the clip, in percent of the diagonal; or the reason why there is none.
@@ -38,11 +42,37 @@ def motion_features(footage: Footage) -> dict[str, float] | str:
         return "too_short"
     if footage.is_blank:
         return "blank"
+    rows = _steps(footage)
+    names = ("object", "camera", "all", "area")
+    return dict(zip(names, map(float, rows.mean(axis=0)), strict=True)) | {"throughout": _throughout(rows[:, 0])}
+
+
+def slow_in_out(footage: Footage) -> dict[str, float] | str:
+    """Whether motion sets in and dies away slowly, as an animator eases it; or the reason why that cannot be said.
+
+    `slow_in`, `slow_out`: how much faster the figures are in the middle of the clip than at its beginning and at its end, as
+    log2: 0 for even motion, 1 for twice as fast. For a shot of one movement; of several it says little.
+    """
+    if len(footage) < 2 * PARTS * LEAST_STEP:
+        return "too_short"
+    if footage.is_blank:
+        return "blank"
+    speed = _steps(footage)[:, 0]
+    if not speed.any():
+        return "nothing_moves"
+    ends = max(1, round(END_SHARE * len(speed)))
+    first, middle, last = (
+        float(part.mean()) + LEAST_PERCENT for part in (speed[:ends], speed[ends:-ends], speed[-ends:])
+    )
+    return {"slow_in": float(np.log2(middle / first)), "slow_out": float(np.log2(middle / last))}
+
+
+def _steps(footage: Footage) -> np.ndarray:
+    """What moves from moment to moment, [M - 1, 4]: the fastest of the figures, the camera, the fastest of all, the area."""
     moments = spread(len(footage), min(MOMENTS, 1 + (len(footage) - 1) // LEAST_STEP))
     rows = np.array([_step(footage, a, b) for a, b in itertools.pairwise(moments)])
     rows[:, :3] *= len(rows) / (MOMENTS - 1)  # short clips have fewer and longer steps
-    names = ("object", "camera", "all", "area")
-    return dict(zip(names, map(float, rows.mean(axis=0)), strict=True)) | {"throughout": _throughout(rows[:, 0])}
+    return rows
 
 
 def _throughout(motion_M: np.ndarray) -> float:
