@@ -187,6 +187,10 @@ def _rescaled(clean: NDArray[np.uint8], factor: float) -> Footage:
     return Footage.of_frames(np.stack([resized(frame, short) for frame in clean]))
 
 
+def _held_twice(clean: NDArray[np.uint8]) -> Footage:
+    return Footage.of_frames(np.repeat(clean, 2, axis=0), fps=32)
+
+
 def _on_twos(clean: NDArray[np.uint8]) -> Footage:
     return Footage.of_frames(clean[np.arange(len(clean)) // 2 * 2])
 
@@ -202,12 +206,13 @@ def _encoded(clean: NDArray[np.uint8], fps: int = 16, quality: int = 12) -> Foot
 INVARIANCES: dict[str, Callable[[NDArray[np.uint8]], Footage]] = {
     "half_size": lambda clean: _rescaled(clean, 0.5),
     "double_size": lambda clean: _rescaled(clean, 2.0),
+    "held_twice": _held_twice,
     "on_twos": _on_twos,
     "encoded": _encoded,
     "double_fps": lambda clean: Footage.of_frames(clean, fps=32),
 }
-"""What no score may notice: a clip at another size, with each picture held for two frames, encoded well (x264, crf 12),
-or said to run at another rate."""
+"""What no score may notice: a clip at another size, with each picture shown twice, with every second picture held for two
+frames and the others gone, encoded well (x264, crf 12), or said to run at another rate."""
 
 
 # ------------------------------------------------------------------------------------------------ what came of it
