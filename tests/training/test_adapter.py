@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from finetune_runs import CPU, config_of
 from peft import get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anisora.errors import BadCheckpoint, BadConfig
@@ -41,6 +43,14 @@ def lora_file(config, tmp_path):
         return finetune.save_lora(backbone.pipeline, list(trained), tmp_path / f"lora-{family}", torch.float32)
 
     return write
+
+
+def test_a_file_is_the_same_whichever_process_writes_it(lora_file):
+    """peft keeps the targets in a set, whose order is another one in each process."""
+    with safe_open(lora_file() / FILE, "pt") as file:
+        targets = json.loads(file.metadata()["lora_adapter_metadata"])["transformer.target_modules"]
+    assert len(targets) > 1
+    assert targets == sorted(targets)
 
 
 def changes(network):

@@ -210,7 +210,7 @@ def test_another_config_or_other_clips_are_refused_and_named(config, clip_folder
         (few / name).write_bytes((clip_folder / name).read_bytes())
     for name in ("1.mp4", "1.txt"):
         (few / name).write_bytes((clip_folder / name).read_bytes())
-    with pytest.raises(BadConfig, match="clips "):
+    with pytest.raises(BadConfig, match=r"clips\.number 2 \(was 6\)"):
         finetune.main(replace(settings, data=replace(settings.data, videos=few)))
     assert finetune.main(longer) is not None
 

@@ -153,9 +153,11 @@ def save_lora(pipeline: Any, networks: Sequence[str], folder: Path, dtype: torch
     for name in networks:
         network = getattr(pipeline, name)
         layers = get_peft_model_state_dict(network, adapter_name=ADAPTER)
+        described = network.peft_config[ADAPTER].to_dict()
+        described["target_modules"] = sorted(described["target_modules"])  # a set: its order differs between processes
         type(pipeline).save_lora_weights(
             folder if name == "transformer" else folder / name,
             {key: value.to(dtype).contiguous() for key, value in layers.items()},
-            transformer_lora_adapter_metadata=network.peft_config[ADAPTER].to_dict(),
+            transformer_lora_adapter_metadata=described,
         )
     return folder

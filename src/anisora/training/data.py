@@ -20,6 +20,7 @@ import numpy as np
 
 from anisora import geometry
 from anisora.errors import BadConfig, BadImage, BadInput, BadVideo, Failed
+from anisora.generation.prompts import whole_sentence
 from anisora.geometry import Strides
 from anisora.media.frames import fit
 from anisora.settings import setting
@@ -105,6 +106,10 @@ class Dataset:
     def num_clips(self) -> int:
         return sum(len(bucket.indices) for bucket in self.buckets)
 
+    def text_of(self, clip: ClipInfo) -> str:
+        """What the network reads of a clip: its caption, or the one for all, written as generation writes a prompt."""
+        return whole_sentence(clip.caption or self.caption or "")
+
 
 class _Synthetic:
     """Clips of the procedural corpus, of one size; they hold `frames` frames at `fps` and are read at that rate."""
@@ -178,6 +183,14 @@ def open_data(
                     is_stills=is_stills,
                 )
             )
+    if not any(source.clips for source, is_stills in sources if not is_stills):
+        unusable = {name: why for source, _ in sources for name, why in source.unusable.items()}
+        first = next(iter(unusable), None)
+        raise BadInput(
+            "no clip can be used",
+            got=f"{len(unusable)} that cannot be read; {first}: {unusable[first]}" if first else "none",
+            expected="a clip that can be decoded",
+        )
     if not any(not bucket.is_stills for bucket in buckets):
         raise BadInput(
             "no clip is long enough", got=f"{too_short} shorter ones", expected=f"{min(frames)} frames at {float(fps):g} fps",
@@ -366,8 +379,8 @@ class Loader:
                 self._broken[number, index] = str(problem)
                 self._note(clip.name, str(problem))
                 continue
-            caption = clip.caption or self._data.caption or ""
-            return Clip(name=clip.name, video_THWC=video_THWC, caption=caption, area_HW=area_HW, encoded=encoded)
+            text = self._data.text_of(clip)
+            return Clip(name=clip.name, video_THWC=video_THWC, caption=text, area_HW=area_HW, encoded=encoded)
         raise Failed(f"no clip of {bucket} can be decoded", got=f"{len(bucket.indices)} tried", hint=f"{self._record}")
 
     def _note(self, name: str, problem: str) -> None:
@@ -379,7 +392,7 @@ class Loader:
         known = {record["name"] for record in read_jsonl(self._record)} if self._record.exists() else set()
         if name not in known:
             append_jsonl(self._record, {"name": name, "problem": problem})
-            Console(stderr=True, highlight=False).print(f"left out: {name}: {problem}", markup=False)
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"left out: {name}: {problem}", markup=False)
 
     @property
     def num_unusable(self) -> int:

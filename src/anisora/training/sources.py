@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from anisora.errors import AnisoraError, BadInput, BadVideo
+from anisora.errors import AnisoraError, BadInput, BadVideo, Failed
 from anisora.files import sha256_file
 from anisora.media.frames import fit
 
@@ -140,7 +141,8 @@ class Shards:
     """The clips of a finished `anisora curate` run, read from its tars by offset.
 
     With a mixture (a table of curation's `mixtures/`) a clip stands as often as the mixture draws it. Raises BadInput,
-    naming it, for a shard that is missing or shorter than the index says.
+    naming it, for a shard that is missing or shorter than the index says. Reading raises BadVideo for a clip whose bytes
+    are not those of the index, Failed for a shard that has gone meanwhile.
     """
 
     def __init__(self, folder: Path, mixture: Path | None = None) -> None:
@@ -184,7 +186,18 @@ class Shards:
     def _bytes(self, entry: dict) -> bytes:
         from anisora.curation.shards import read_member
 
-        return read_member(self.folder, entry)
+        try:
+            data = read_member(self.folder, entry)
+        except OSError as reason:
+            hint = "running the same command again once it is back"
+            raise Failed(f"the shard {entry['shard']} cannot be read any more", got=reason, hint=hint) from reason
+        if sha256(data).hexdigest() != entry["sha256"]:
+            raise BadVideo(
+                f"the clip is damaged in its shard {entry['shard']}",
+                got="other bytes than the index has",
+                hint=f"anisora curate verify {self.folder} --repair",
+            )
+        return data
 
     def read(
         self, index: int, num_frames: int, size_px: tuple[int, int], fps: Fraction, rng: np.random.Generator

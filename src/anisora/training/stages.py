@@ -119,15 +119,14 @@ class Course:
         number = bisect_right(self.ends, step)
         return number, step - (self.ends[number - 1] if number else 0)
 
-    def clips_hash(self) -> str:
-        """Which clips are shown, in which shapes, with which captions and motion areas."""
-        return content_hash(
-            [
-                [str(bucket), bucket.batch, [_identity(clip) for clip in bucket.clips]]
-                for data in self.data
-                for bucket in data.buckets
-            ]
-        )
+    def described(self) -> dict[str, Any]:
+        """Which clips are shown, in which shapes, with which captions and motion areas: how many, and a hash of it all."""
+        shown = [
+            [str(bucket), bucket.batch, [_identity(clip) for clip in bucket.clips]]
+            for data in self.data
+            for bucket in data.buckets
+        ]
+        return {"number": sum(data.num_clips for data in self.data), "sha256": content_hash(shown)}
 
 
 def _identity(clip: ClipInfo) -> list[str | None]:
