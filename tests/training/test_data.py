@@ -117,6 +117,13 @@ def test_stills_have_their_share_of_the_steps(clip_folder, tmp_path):
     data = opened(tmp_path, videos=clip_folder, images=stills, image_share=0.25, caption="flat")
     kinds = Counter(data.buckets[data.schedule.batch(step)[0]].is_stills for step in range(data.schedule.cycle_steps))
     assert kinds == {False: 6, True: 2}
+    assert (data.passes, data.epoch_steps) == (1, 8)
+    few = opened(tmp_path, videos=clip_folder, images=stills, image_share=0.2, caption="flat", batch=6)
+    kinds = Counter(few.buckets[few.schedule.batch(step)[0]].is_stills for step in range(few.schedule.cycle_steps))
+    assert kinds == {False: 4, True: 1}  # four passes over the clips, so that a fifth is stills
+    assert (few.passes, few.epoch_steps) == (4, Fraction(5, 4))
+    with pytest.raises(BadConfig, match="image_share is too small"):
+        opened(tmp_path, videos=clip_folder, images=stills, image_share=0.001, caption="flat")
     step = next(step for step in range(8) if data.buckets[data.schedule.batch(step)[0]].is_stills)
     assert loader(data, tmp_path).batch(step)[0][0].video_THWC.shape == (1, 32, 48, 3)
 

@@ -88,7 +88,7 @@ def budget(config: FineTuneConfig | DistillConfig, *, devices: int = 1) -> Budge
     return Budget(
         steps=course.steps,
         epochs=sum(
-            stage_steps / data.schedule.cycle_steps
+            float(stage_steps / data.epoch_steps)
             for data, stage_steps in zip(course.data, np.diff([0, *course.ends]).tolist(), strict=True)
         ),
         clips=sum(data.num_clips for data in course.data),

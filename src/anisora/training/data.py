@@ -93,10 +93,14 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The buckets of a run, and how many clips stayed out because they are too short."""
+    """The buckets of a run, and how many clips stayed out because they are too short.
+
+    A cycle of the schedule shows every clip `passes` times: as often as it takes for the stills to have their share.
+    """
 
     buckets: tuple[Bucket, ...]
     schedule: Schedule
+    passes: int
     fps: Fraction
     caption: str | None
     too_short: int
@@ -105,6 +109,11 @@ class Dataset:
     @property
     def num_clips(self) -> int:
         return sum(len(bucket.indices) for bucket in self.buckets)
+
+    @property
+    def epoch_steps(self) -> Fraction:
+        """Steps in which every clip is shown once."""
+        return Fraction(self.schedule.cycle_steps, self.passes)
 
     def text_of(self, clip: ClipInfo) -> str:
         """What the network reads of a clip: its caption, or the one for all, written as generation writes a prompt."""
@@ -196,10 +205,11 @@ def open_data(
             "no clip is long enough", got=f"{too_short} shorter ones", expected=f"{min(frames)} frames at {float(fps):g} fps",
             hint="fewer frames, or a lower fps",
         )  # fmt: skip
-    shares = _shares(buckets, settings.image_share)
+    shares, passes = _shares(buckets, settings.image_share)
     return Dataset(
         buckets=tuple(buckets),
         schedule=Schedule(shares, seed),
+        passes=passes,
         fps=fps,
         caption=settings.caption,
         too_short=too_short,
@@ -286,22 +296,40 @@ def tokens_of(strides: Strides, size_px: tuple[int, int], num_frames: int) -> in
     return frames * width * height
 
 
-def _shares(buckets: Sequence[Bucket], image_share: float) -> tuple[Share, ...]:
-    """Batches of every bucket in a cycle: enough to show each clip once; stills get their share of all of them."""
+def _shares(buckets: Sequence[Bucket], image_share: float) -> tuple[tuple[Share, ...], int]:
+    """Batches of every bucket in a cycle, and how often it shows each clip; stills get their share of all of them."""
     batches = [-(-len(bucket.indices) // bucket.batch) for bucket in buckets]
     stills = [n for n, bucket in enumerate(buckets) if bucket.is_stills]
+    passes = 1
     if stills:
         if not 0 <= image_share < 1:
             raise BadConfig("data.image_share out of range", got=image_share, expected="0 or more, below 1")
         videos = sum(batches) - sum(batches[n] for n in stills)
         share = Fraction(image_share).limit_denominator(10_000)
-        wanted = geometry.round_half_up(share / (1 - share) * videos)
-        for n, count in zip(stills, _split(wanted, [batches[n] for n in stills]), strict=True):
-            batches[n] = count
-    return tuple(
+        passes, wanted = _passes(videos, share / (1 - share))
+        if image_share > 0 and not wanted:
+            raise BadConfig(
+                "data.image_share is too small for so few clips",
+                got=f"{image_share} beside {videos} steps of clips a pass",
+                expected=f"a still in {_MOST_PASSES} passes at least",
+            )
+        split = dict(zip(stills, _split(wanted, [batches[n] for n in stills]), strict=True))
+        batches = [split.get(n, passes * count) for n, count in enumerate(batches)]
+    shares = (
         Share(num_samples=len(bucket.indices), batch=bucket.batch, num_batches=count)
         for bucket, count in zip(buckets, batches, strict=True)
     )
+    return tuple(shares), passes
+
+
+#: a cycle holds at most so many passes over the clips, for the sake of the stills' share
+_MOST_PASSES = 20
+
+
+def _passes(videos: int, ratio: Fraction) -> tuple[int, int]:
+    """(passes over the clips, batches of stills) of the shortest cycle with `ratio` stills a step of video, or the nearest."""
+    counts = [(passes, geometry.round_half_up(ratio * passes * videos)) for passes in range(1, _MOST_PASSES + 1)]
+    return min(counts, key=lambda count: abs(Fraction(count[1], count[0] * videos) - ratio))
 
 
 def _split(total: int, weights: Sequence[int]) -> list[int]:

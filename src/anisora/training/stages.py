@@ -61,9 +61,9 @@ class Stage:
     epochs: float | None
     learning_rate_scale: float = 1.0
 
-    def num_steps(self, cycle_steps: int) -> int:
-        """Its steps, where one epoch takes `cycle_steps`."""
-        return self.steps if self.steps is not None else max(1, round_half_up(Fraction(self.epochs or 0) * cycle_steps))
+    def num_steps(self, epoch_steps: Fraction | int) -> int:
+        """Its steps, where one epoch takes `epoch_steps`."""
+        return self.steps if self.steps is not None else max(1, round_half_up(Fraction(self.epochs or 0) * epoch_steps))
 
 
 def resolve(stages: Mapping[str, StageSettings], data: DataSettings) -> list[Stage]:
@@ -142,5 +142,5 @@ def open_stages(
         open_data(stage.data, strides, shape, seed=seed + number, cache=cache, world_size=world_size)
         for number, stage in enumerate(stages)
     ]
-    steps = [stage.num_steps(shown.schedule.cycle_steps) for stage, shown in zip(stages, data, strict=True)]
+    steps = [stage.num_steps(shown.epoch_steps) for stage, shown in zip(stages, data, strict=True)]
     return Course(stages=tuple(stages), data=tuple(data), ends=tuple(accumulate(steps)))
