@@ -206,6 +206,14 @@ def test_torn_and_missing_shards_are_named(shards, tmp_path):
         Shards(folder)
 
 
+@pytest.mark.parametrize("name", ["index.parquet", "clips.parquet", "mixture.parquet"])
+def test_damaged_tables_are_named(name, shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "torn")
+    (folder / name).write_bytes(b"PAR1 and no more")
+    with pytest.raises(BadInput, match=rf"not a table that can be read: got .*{name} "):
+        Shards(folder, folder / "mixture.parquet")
+
+
 def test_a_clip_damaged_in_its_shard_is_replaced_and_a_shard_that_goes_stops_the_run(shards, tmp_path):
     folder = shutil.copytree(shards, tmp_path / "torn")
     tar = folder / "shards" / "000000.tar"

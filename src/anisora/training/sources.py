@@ -130,7 +130,7 @@ class StillFolder:
     ) -> np.ndarray:
         from anisora.media.image import load_image
 
-        picture = np.asarray(load_image(self.folder / self.clips[index].name))
+        picture = np.array(load_image(self.folder / self.clips[index].name))  # a copy: PIL's own cannot be written to
         return fit(picture[None], size_px, "cover")[0]
 
     def digest(self, index: int) -> str:
@@ -146,15 +146,15 @@ class Shards:
     """
 
     def __init__(self, folder: Path, mixture: Path | None = None) -> None:
-        import pyarrow.parquet
-
-        from anisora.curation.shards import read_index
+        from anisora.curation import table
+        from anisora.curation.shards import INDEX
         from anisora.curation.upkeep import existing_run
 
         self.folder = existing_run(folder)
         self.unusable: dict[str, str] = {}
         self._members: dict[str, dict[str, dict]] = {}
-        for entry in read_index(self.folder).to_pylist():
+        index = self.folder / INDEX
+        for entry in table.read(index).to_pylist() if index.exists() else []:
             self._members.setdefault(entry["clip_id"], {})[entry["member"].rsplit(".", 1)[1]] = entry
         if not self._members:
             raise BadInput(
@@ -163,7 +163,7 @@ class Shards:
         self._check_whole()
         draws = _read_mixture(mixture, self._members.keys()) if mixture else dict.fromkeys(self._members, 1)
         columns = ["clip_id", "caption", "n_frames", "fps_num", "fps_den", "crop_w_px", "crop_h_px"]
-        rows = pyarrow.parquet.read_table(self.folder / "clips.parquet", columns=columns).to_pylist()
+        rows = table.read(self.folder / "clips.parquet", columns).to_pylist()
         infos = {row["clip_id"]: _info_of(row) for row in rows if row["clip_id"] in draws}
         self.clips = [infos[clip_id] for clip_id in sorted(draws) for _ in range(draws[clip_id])]
 
@@ -306,12 +306,9 @@ def _still_size(path: Path) -> tuple[int, int]:
 
 
 def _read_mixture(path: Path, known: Collection[str]) -> dict[str, int]:
-    import pyarrow.parquet
+    from anisora.curation import table
 
-    from anisora.files import existing_file
-
-    table = pyarrow.parquet.read_table(existing_file(path, BadInput, "the mixture"), columns=["clip_id", "draws"])
-    draws = dict(zip(table["clip_id"].to_pylist(), table["draws"].to_pylist(), strict=True))
+    draws = {row["clip_id"]: row["draws"] for row in table.read(path, ["clip_id", "draws"]).to_pylist()}
     if unknown := sorted(set(draws) - set(known)):
         raise BadInput(
             "the mixture draws clips that the shards do not hold",
