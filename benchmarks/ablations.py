@@ -5,7 +5,8 @@
 Both arms start from one checkpoint, see the same training clips in the same order for the same steps, and make the same
 shots from the same noise. What is measured stands in `ROWS` and was chosen before any run. Of each held-out clip and
 seed one value an arm; the interval is of their paired difference, with clips as the sample. Runs are resumed: a folder
-OUT/ROW/STEPS-steps-HASH/ for each way of running a row holds the clips, the runs and records.jsonl.
+OUT/ROW/STEPS-steps-HASH/ for each way of running a row holds the clips, the runs, records.jsonl and sheet.png: of the
+first held-out clips what was to be made, what the arm with the strategy made, and what the one without.
 """
 
 from __future__ import annotations
@@ -17,30 +18,85 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from checkpoint_shots import Checkpoint, motion_area, render
+from looks import LOOKS
+from numpy.typing import NDArray
+from PIL import Image
 
-from anisora import synthetic
+from anisora import geometry, synthetic
 from anisora.evaluation.statistics import mean_interval, paired_interval
+from anisora.media.frames import contact_sheet
 from anisora.media.writer import write_video
 from anisora.store import append_jsonl, content_hash, read_jsonl
 
 #: fewer are for trying the code out
 LEAST_SEEDS, LEAST_CLIPS = 3, 8
 
-#: measure(checkpoint, rendered clip, seed) -> a value of one shot; NaN where it has none
-Measure = Callable[[Checkpoint, Any, int], float]
+#: clips and frames of each on a row's sheet
+SHEET_CLIPS, SHEET_FRAMES = 3, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """One shot of a held-out clip: what was to be made, what was made, and its value; NaN where it has none."""
+
+    value: float
+    truth_THWC: NDArray[np.uint8]
+    made_THWC: NDArray[np.uint8]
+
+
+#: measure(checkpoint, rendered clip, seed)
+Measure = Callable[[Checkpoint, Any, int], Made]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the arms of a row have in common: the measured size, length and rate, the clips' folder, their number, the steps."""
+
+    like: Checkpoint
+    folder: Path
+    num_clips: int
+    steps: int
+
+    def clips(self, look: str = "drawn") -> str:
+        """The folder of training clips in a look."""
+        return str(training_clips(self.folder / f"clips-{look}", self.like, self.num_clips, look))
+
+    def stills(self, look: str) -> str:
+        """A folder of stills in a look: the middle frame of each training clip."""
+        return str(training_stills(self.folder / f"stills-{look}", self.like, self.num_clips, look))
+
+    @property
+    def tokens(self) -> int:
+        """Video tokens of a clip as it is measured."""
+        return self._tokens(self.like.size_px, self.like.num_frames)
+
+    def weak(self) -> tuple[dict[str, Any], int]:
+        """(the data of clips at about half the side and half the rate, video tokens of one)."""
+        strides = self.like.info.strides
+        side = strides.size_multiple_px
+        size = tuple(max(side, length // 2 // side * side) for length in self.like.size_px)
+        frames = (self.like.num_frames - 1) // 2 // strides.temporal * strides.temporal + 1
+        data = {"sizes": [list(size)], "frames": [frames], "fps": self.like.fps / 2}
+        return data, self._tokens(size, frames)
+
+    def _tokens(self, size_px: tuple[int, ...], num_frames: int) -> int:
+        from anisora.training.data import tokens_of
+
+        return tokens_of(self.like.info.strides, (size_px[0], size_px[1]), num_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """How one arm is trained: fields laid over the row's config; None is the base as it is."""
+    """How one arm is trained: a config, and fields laid over it that depend on the setting; None is the base as it is."""
 
     config: dict[str, Any] | None
-    is_paired_with_masks: bool = False
+    more: Callable[[Setting], dict[str, Any]] = lambda setting: {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,26 +112,93 @@ class Row:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
-def in_between_distance(checkpoint: Checkpoint, clip: Any, seed: int) -> float:
+def in_between_distance(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
     """Perceptual distance to the truth of the frames between a first and a last guide."""
     from anisora.measures.perceptual import perceptual_distance
 
     truth = clip.video_THWC
     ends = {0: truth[0], len(truth) - 1: truth[-1]}
     made, _ = checkpoint.shot(clip.caption, ends, seed)
-    return float(perceptual_distance(made, truth)[1:-1].mean())
+    return Made(value=float(perceptual_distance(made, truth)[1:-1].mean()), truth_THWC=truth, made_THWC=made)
 
 
-def mask_precision(checkpoint: Checkpoint, clip: Any, seed: int) -> float:
+def illustration_distance(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
+    """Perceptual distance to the truth of what follows a pencil drawing, a look of which no clip was shown."""
+    from anisora.measures.perceptual import perceptual_distance
+
+    truth = LOOKS["pencil"](clip)
+    made, _ = checkpoint.shot(clip.caption, {0: truth[0]}, seed)
+    return Made(value=float(perceptual_distance(made, truth)[1:].mean()), truth_THWC=truth, made_THWC=made)
+
+
+def letters(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
+    """Share of the picture under letters (CRAFT, as in the paper) in what follows a first frame without any."""
+    from anisora.measures.clip import ClipView
+    from anisora.measures.text_cover import text_cover
+
+    truth = clip.video_THWC
+    made, _ = checkpoint.shot(clip.caption, {0: truth[0]}, seed)
+    cover = text_cover(ClipView.of_frames(made[1:], checkpoint.fps), detector="craft").raw
+    return Made(value=math.nan if cover is None else cover, truth_THWC=truth, made_THWC=made)
+
+
+def mask_precision(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
     """Share of what moved that lies in the motion area, without compositing; NaN where nothing moved."""
     from anisora.measures.motion import mask_motion
 
-    area_HW = motion_area(clip.truth)
+    truth, area_HW = clip.video_THWC, motion_area(clip.truth)
     if not area_HW.any() or area_HW.all():
-        return math.nan
+        return Made(value=math.nan, truth_THWC=truth, made_THWC=truth)
     mask = area_HW.astype(np.float32)
-    made, _ = checkpoint.shot(clip.caption, {0: clip.video_THWC[0]}, seed, motion_mask=mask, composite=False)
-    return mask_motion(made, area_HW).precision
+    made, _ = checkpoint.shot(clip.caption, {0: truth[0]}, seed, motion_mask=mask, composite=False)
+    return Made(value=mask_motion(made, area_HW).precision, truth_THWC=truth, made_THWC=made)
+
+
+def with_masks(setting: Setting) -> dict[str, Any]:
+    """Video-mask pairs of the training clips."""
+    from anisora.training.masks import build_masks
+
+    pairs = setting.folder / "pairs"
+    build_masks([Path(setting.clips())], pairs)
+    return {"data": {"pairs": str(pairs)}}
+
+
+def with_pencil_stills(setting: Setting) -> dict[str, Any]:
+    """A fifth of the steps show stills of the look, none of the clips has it."""
+    return {"data": {"images": setting.stills("pencil"), "image_share": 0.2}}
+
+
+def from_weak_to_strong(setting: Setting) -> dict[str, Any]:
+    """Half of the video tokens on small clips at half the rate, then half of them as measured."""
+    weak, tokens = setting.weak()
+    strong_steps = math.ceil(setting.steps / 2)
+    weak_steps = max(1, geometry.round_half_up((setting.steps - strong_steps) * Fraction(setting.tokens, tokens)))
+    return {"stages": {"weak": {"steps": weak_steps, "data": weak}, "strong": {"steps": strong_steps}}}
+
+
+def small(setting: Setting) -> dict[str, Any]:
+    """Clips at half the side, at full length and rate."""
+    return {"data": {"sizes": setting.weak()[0]["sizes"]}}
+
+
+def in_look(look: str) -> Callable[[Setting], dict[str, Any]]:
+    """Training clips in another look."""
+    return lambda setting: {"data": {"videos": setting.clips(look)}}
+
+
+def subtitled_then(last: str) -> Callable[[Setting], dict[str, Any]]:
+    """Clips with burnt-in subtitles for half of the steps, then clips in the look `last`."""
+
+    def stages(setting: Setting) -> dict[str, Any]:
+        first_steps = max(1, setting.steps // 2)
+        return {
+            "stages": {
+                "first": {"steps": first_steps, "data": {"videos": setting.clips("subtitled")}},
+                "last": {"steps": max(1, setting.steps - first_steps), "data": {"videos": setting.clips(last)}},
+            }
+        }
+
+    return stages
 
 
 LORA = {"method": "lora", "lora": {"rank": 16}, "loop": {"learning_rate": 5e-4, "warmup_steps": 20}}
@@ -94,7 +217,7 @@ ROWS = {
         measure=mask_precision,
         unit="mask precision",
         is_lower_better=False,
-        on=Arm(config={**LORA, "conditions": {"motion_area_prob": 0.9}}, is_paired_with_masks=True),
+        on=Arm(config={**LORA, "conditions": {"motion_area_prob": 0.9}}, more=with_masks),
         off=Arm(config={**LORA, "conditions": {"given": "first"}}),
     ),
     "few-step": Row(
@@ -106,35 +229,86 @@ ROWS = {
         off=Arm(config=None),
         recipe={"steps": 8, "guidance": 1.0, "guidance_2": None},
     ),
+    "image-video": Row(
+        claim="stills of a look among the clips teach to move illustrations in it",
+        measure=illustration_distance,
+        unit="perceptual distance",
+        is_lower_better=True,
+        on=Arm(config=LORA, more=with_pencil_stills),
+        off=Arm(config=LORA),
+    ),
+    "weak-to-strong": Row(
+        claim="small clips at a low rate first teach more than the same number of tokens at full size and rate",
+        measure=in_between_distance,
+        unit="perceptual distance",
+        is_lower_better=True,
+        on=Arm(config=LORA, more=from_weak_to_strong),
+        off=Arm(config=LORA),
+    ),
+    "resolution": Row(
+        claim="clips at the size that is asked for teach what clips at half the side do not",
+        measure=in_between_distance,
+        unit="perceptual distance",
+        is_lower_better=True,
+        on=Arm(config=LORA),
+        off=Arm(config=LORA, more=small),
+    ),
+    "2d-3d": Row(
+        claim="drawn clips teach to move drawings; as many of the same clips with rounded, lit bodies do not",
+        measure=in_between_distance,
+        unit="perceptual distance",
+        is_lower_better=True,
+        on=Arm(config=LORA),
+        off=Arm(config=LORA, more=in_look("volumes")),
+    ),
+    "subtitle-free": Row(
+        claim="a last stage on clips without subtitles takes letters out of the shots",
+        measure=letters,
+        unit="share of the picture under letters",
+        is_lower_better=True,
+        on=Arm(config=LORA, more=subtitled_then("drawn")),
+        off=Arm(config=LORA, more=subtitled_then("subtitled")),
+    ),
 }
 
 
-def training_clips(folder: Path, checkpoint: Checkpoint, count: int) -> Path:
-    """A folder of `count` drawn clips with captions at the checkpoint's size and rate, from the seeds for training."""
+def training_clips(folder: Path, checkpoint: Checkpoint, count: int, look: str) -> Path:
+    """A folder of `count` clips with captions at the checkpoint's size and rate, from the seeds for training."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in itertools.islice(synthetic.TRAIN_SEEDS, count):
         path = folder / f"{seed:06d}.mp4"
         if not path.with_suffix(".txt").exists():  # written last
-            clip = render(checkpoint, seed, split="train")
-            write_video(path, clip.video_THWC, checkpoint.fps)
+            clip = render(checkpoint, seed, split="train", truth=True)
+            write_video(path, LOOKS[look](clip), checkpoint.fps)
             path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
     return folder
 
 
-def train_arm(arm: Arm, base: str, like: Checkpoint, clips: Path, out: Path, seed: int, steps: int) -> Path | None:
+def training_stills(folder: Path, checkpoint: Checkpoint, count: int, look: str) -> Path:
+    """A folder of the middle frames of those clips with their captions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in itertools.islice(synthetic.TRAIN_SEEDS, count):
+        path = folder / f"{seed:06d}.png"
+        if not path.with_suffix(".txt").exists():
+            clip = render(checkpoint, seed, split="train", truth=True)
+            Image.fromarray(LOOKS[look](clip)[checkpoint.num_frames // 2]).save(path)
+            path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
+    return folder
+
+
+def train_arm(arm: Arm, base: str, setting: Setting, out: Path, seed: int) -> Path | None:
     """The export of an arm, trained at the size and length that is measured; None for the base itself."""
     if arm.config is None:
         return None
     from anisora.training import distill, finetune
-    from anisora.training.masks import build_masks
 
-    data: dict[str, Any] = {"videos": str(clips), "batch": 4, "workers": 1}
+    like, more = setting.like, arm.more(setting)
+    data: dict[str, Any] = {"batch": 4, "workers": 1}
     data |= {"sizes": [list(like.size_px)], "frames": [like.num_frames], "fps": float(like.fps)}
-    if arm.is_paired_with_masks:
-        build_masks([clips], clips.with_name("pairs"))
-        data["pairs"] = str(clips.with_name("pairs"))
-    loop = {"steps": steps, "decay_frac": 0.3, **arm.config.get("loop", {})}
-    config = {**arm.config, "model": base, "output": str(out), "seed": seed, "data": data, "loop": loop}
+    data |= more.pop("data", {})
+    data.setdefault("videos", setting.clips())
+    loop = {"steps": setting.steps, "decay_frac": 0.3, **arm.config.get("loop", {})}
+    config = {**arm.config, "model": base, "output": str(out), "seed": seed, "data": data, "loop": loop, **more}
     trainer: Any = distill if config["method"] == "distill" else finetune
     return trainer.main(trainer.load_config(config, "ablation"))
 
@@ -155,10 +329,10 @@ def open_arm(base: str, export: Path | None, row: Row, like: Checkpoint) -> Chec
 def run_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures both arms of a row for every seed, and says what came of it."""
     row = ROWS[name]
-    how = [args.base, args.size, args.frames, args.fps, args.train_clips]
+    how = [args.base, args.size, args.frames, args.fps, args.train_clips, synthetic.CORPUS_VERSION]
     out = args.out / name / f"{args.steps}-steps-{content_hash(how)[:8]}"
     like = Checkpoint(args.base, tuple(args.size), args.frames, args.fps)
-    clips = training_clips(out / "clips", like, args.train_clips)
+    setting = Setting(like=like, folder=out, num_clips=args.train_clips, steps=args.steps)
     path = out / "records.jsonl"
     records = read_jsonl(path) if path.exists() else []
     done = {(record["arm"], record["seed"], record["clip"]) for record in records}
@@ -166,17 +340,36 @@ def run_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     for seed, (arm_name, arm) in itertools.product(range(args.seeds), [("on", row.on), ("off", row.off)]):
         if all((arm_name, seed, clip) in done for clip in held_out):
             continue
-        export = train_arm(arm, args.base, like, clips, out / f"{arm_name}-{seed}", seed, args.steps)
+        export = train_arm(arm, args.base, setting, out / f"{arm_name}-{seed}", seed)
         checkpoint = open_arm(args.base, export, row, like)
-        for clip_seed in held_out:
-            if (arm_name, seed, clip_seed) in done:
-                continue
+        for clip_seed in [clip for clip in held_out if (arm_name, seed, clip) not in done]:
             clip = render(like, clip_seed, split="reserved", truth=True)
-            value = row.measure(checkpoint, clip, clip_seed)
-            record = {"arm": arm_name, "seed": seed, "clip": clip_seed, "value": None if math.isnan(value) else value}
+            made = row.measure(checkpoint, clip, clip_seed)
+            if seed == 0 and clip_seed in held_out[:SHEET_CLIPS]:
+                keep_frames(out / "frames", clip_seed, truth=made.truth_THWC, **{arm_name: made.made_THWC})
+            value = None if math.isnan(made.value) else made.value
+            record = {"arm": arm_name, "seed": seed, "clip": clip_seed, "value": value}
             append_jsonl(path, record)
             records.append(record)
+    write_sheet(out / "frames", held_out[:SHEET_CLIPS], out / "sheet.png")
     return summary(row, name, args, records)
+
+
+def keep_frames(folder: Path, clip_seed: int, **frames: NDArray[np.uint8]) -> None:
+    """Puts some frames of each video side by side into a picture of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frames_THWC in frames.items():
+        places = np.linspace(0, len(frames_THWC) - 1, SHEET_FRAMES).round().astype(int)
+        Image.fromarray(np.concatenate(list(frames_THWC[places]), axis=1)).save(folder / f"{clip_seed}-{name}.png")
+
+
+def write_sheet(folder: Path, clip_seeds: list[int], path: Path) -> None:
+    """The pictures under each other, clip by clip: the truth, the arm with the strategy, the one without."""
+    strips = [
+        (f"{seed} {name}", folder / f"{seed}-{name}.png") for seed in clip_seeds for name in ("truth", "on", "off")
+    ]
+    pictures = [np.asarray(Image.open(strip)) for _, strip in strips]
+    contact_sheet(pictures, 1, [label for label, _ in strips]).save(path)
 
 
 def summary(row: Row, name: str, args: argparse.Namespace, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,6 +53,16 @@ def test_the_reason_is_named(tmp_path):
         write_atomic(tmp_path / ("x" * 300), b"")
 
 
+def test_the_reason_is_named_where_a_library_tells_it_in_words_of_its_own(tmp_path):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    said = pytest.raises(WriteFailed, match=r"out could not be written: got No such file or directory")
+    with said, atomic_folder(tmp_path / "out", members=".*") as partial:
+        save_file({"a": np.zeros(1)}, partial / "no folder" / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_folders_replace_only_their_own_kind(tmp_path):
     for content in ("first", "second"):
         with atomic_folder(tmp_path / "out", members=r"\d\.txt") as partial:

@@ -131,15 +131,24 @@ def atomic_folder(path: str | os.PathLike[str], *, members: str) -> Iterator[Pat
         _flush(path.parent)
 
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
 @contextlib.contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path`; what lies there is removed unless it was renamed. OSErrors become WriteFailed."""
+    """A hidden name beside `path`; what lies there is removed unless it was renamed. OSErrors become WriteFailed, also
+    those that a library written in Rust (safetensors, tokenizers) tells in words of its own error."""
     partial = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
     except OSError as reason:
         raise write_failed(path, reason) from reason
+    except Exception as reason:
+        if (number := _OS_ERROR.search(str(reason))) is None:
+            raise
+        code = int(number[1])
+        raise write_failed(path, OSError(code, os.strerror(code))) from reason
     finally:
         if os.path.isdir(partial):
             shutil.rmtree(partial, ignore_errors=True)

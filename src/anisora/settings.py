@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -261,7 +263,21 @@ def load(path: str | Path, *, error: type[BadInput] = BadConfig) -> Any:
 def _parse_yaml(text: str) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    return yaml.load(text, Loader=_yaml_loader())
+
+
+@functools.cache
+def _yaml_loader() -> type:
+    """yaml's safe loader, to which `1e-4` is a number as it is in YAML 1.2; 1.1 wants `1.0e-4`."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+    return Loader
 
 
 def _parse_jsonl(text: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,14 +10,15 @@ import pytest
 import torch
 from finetune_runs import CPU, config_of
 from peft import get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anisora.errors import BadCheckpoint, BadConfig
 from anisora.models.lora import load_lora
 from anisora.training import finetune
+from anisora.training.adapter import FILE, _order_header
 from anisora.training.parallel import World
 
-FILE = "pytorch_lora_weights.safetensors"
 TARGETS = ("to_q", "to_v")
 
 
@@ -41,6 +43,23 @@ def lora_file(config, tmp_path):
         return finetune.save_lora(backbone.pipeline, list(trained), tmp_path / f"lora-{family}", torch.float32)
 
     return write
+
+
+def test_a_file_is_the_same_to_the_byte_whoever_writes_it(lora_file):
+    """peft keeps the targets in a set and safetensors its metadata in a map: both in another order in each process."""
+    path = lora_file() / FILE
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    targets = json.loads(metadata["lora_adapter_metadata"])["transformer.target_modules"]
+    assert len(targets) > 1
+    assert targets == sorted(targets)
+    written = path.read_bytes()
+    tensors = load_file(path)
+    for _ in range(8):
+        save_file(tensors, path, metadata)  # in any order
+        _order_header(path)
+        assert path.read_bytes() == written
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_file(path).items())
 
 
 def changes(network):

@@ -1,16 +1,22 @@
 """What a dry run says against what is counted: parameters, tokens, passes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from finetune_runs import CPU, config_of
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from anisora.errors import BadConfig, UnknownModel
 from anisora.generation import planner
-from anisora.training import finetune
+from anisora.settings import plain
+from anisora.training import distill, finetune
 from anisora.training.adapter import LoraSettings
 from anisora.training.budget import budget, lora_parameters
+from anisora.training.cache import Cache
+from anisora.training.parallel import World
 
 
 def test_the_paper_s_motion_lora_has_264_million_numbers():
@@ -45,6 +51,33 @@ def test_operations_are_those_that_torch_counts(tiny, clip_folder, tmp_path):
             hidden_states=noisy, timestep=torch.ones(1), encoder_hidden_states=torch.zeros(1, 24, 32)
         ).sample.sum().backward()
     assert budget(settings).flops_a_step == pytest.approx(counter.get_total_flops(), rel=0.08)
+
+
+@pytest.mark.parametrize("family", ["wan", "wan-clip", "cogvideox-packed", "cogvideox-mask", "vace"])
+def test_the_cache_takes_the_bytes_that_were_foretold(family, tiny, clip_folder, tmp_path):
+    settings = config_of(tiny(family), clip_folder, tmp_path / "run", cache={"variants": 2})
+    backbone = finetune._backbone(settings, CPU)
+    course = finetune.open_course(settings, backbone.info.strides, backbone.info.native)
+    Cache(settings.cache, backbone, settings.conditions, seed=0, folder=tmp_path / "cache").fill(course.data, World())
+    files = (tmp_path / "cache").rglob("*.safetensors")
+    kept = sum(tensor.nbytes for path in files for tensor in load_file(path).values())
+    assert budget(settings).cache_bytes == kept
+    assert budget(replace(settings, cache=None)).cache_bytes == 0
+
+
+def test_a_student_costs_its_teacher_s_passes_and_weights(tiny, clip_folder, tmp_path):
+    settings = config_of(tiny("wan"), clip_folder, tmp_path / "run", method="full")
+    student = {"method": "distill", "student": {"substeps": 2, "guidance": 4.0}}
+    data = {
+        key: value for key, value in plain(settings).items() if key in {"output", "model", "device", "data", "loop"}
+    }
+    distilled = distill.load_config(data | student, "test.yaml")
+    alone, both = budget(settings), budget(distilled)
+    assert both.flops_a_step == pytest.approx(alone.flops_a_step * (3 + 2 * 2) / 3)
+    unguided = replace(distilled, student=replace(distilled.student, guidance=1.0))
+    assert budget(unguided).flops_a_step == pytest.approx(alone.flops_a_step * (3 + 2) / 3)
+    assert both.memory_bytes["teacher"] == both.memory_bytes["weights"] == alone.memory_bytes["weights"]
+    assert both.trained_parameters == alone.trained_parameters
 
 
 def test_public_models_need_no_weights(clip_folder, tmp_path):

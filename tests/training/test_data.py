@@ -45,7 +45,7 @@ def test_batches_follow_from_seed_and_step(clip_folder, tmp_path):
         assert (a.name, a.caption) == (b.name, b.caption)
         assert np.array_equal(a.video_THWC, b.video_THWC)
         assert a.video_THWC.shape == (9, 32, 48, 3)
-        assert a.caption == f"clip number {a.name[0]} drifts"
+        assert a.caption == f"clip number {a.name[0]} drifts."  # as generation writes a prompt
     assert len({clip.name for clip in chain(*shown)}) == 6  # one pass
 
 
@@ -77,7 +77,7 @@ def test_missing_captions_are_refused_or_filled(copied, tmp_path):
     with pytest.raises(BadInput, match=r"1 of 6, 2.mp4 for one"):
         opened(tmp_path, videos=copied)
     data = opened(tmp_path, videos=copied, caption="in the house style", batch=6)
-    assert "in the house style" in {clip.caption for clip in loader(data, tmp_path).batch(0)[0]}
+    assert "in the house style." in {clip.caption for clip in loader(data, tmp_path).batch(0)[0]}
 
 
 def test_what_cannot_be_decoded_is_replaced_counted_and_told(copied, tmp_path, capsys):
@@ -104,6 +104,9 @@ def test_nothing_decodable_fails(copied, tmp_path):
         path.write_bytes(b"gone bad since")
     with pytest.raises(Failed, match="no clip of 48x32, 9 frames can be decoded"):
         loader(data, tmp_path).batch(0)
+    (copied / "0.txt").unlink()
+    with pytest.raises(BadInput, match=r"no clip can be used: got 6 that cannot be read; 0.mp4: not a video"):
+        opened(tmp_path, videos=copied)
 
 
 def test_stills_have_their_share_of_the_steps(clip_folder, tmp_path):
@@ -114,6 +117,13 @@ def test_stills_have_their_share_of_the_steps(clip_folder, tmp_path):
     data = opened(tmp_path, videos=clip_folder, images=stills, image_share=0.25, caption="flat")
     kinds = Counter(data.buckets[data.schedule.batch(step)[0]].is_stills for step in range(data.schedule.cycle_steps))
     assert kinds == {False: 6, True: 2}
+    assert (data.passes, data.epoch_steps) == (1, 8)
+    few = opened(tmp_path, videos=clip_folder, images=stills, image_share=0.2, caption="flat", batch=6)
+    kinds = Counter(few.buckets[few.schedule.batch(step)[0]].is_stills for step in range(few.schedule.cycle_steps))
+    assert kinds == {False: 4, True: 1}  # four passes over the clips, so that a fifth is stills
+    assert (few.passes, few.epoch_steps) == (4, Fraction(5, 4))
+    with pytest.raises(BadConfig, match="image_share is too small"):
+        opened(tmp_path, videos=clip_folder, images=stills, image_share=0.001, caption="flat")
     step = next(step for step in range(8) if data.buckets[data.schedule.batch(step)[0]].is_stills)
     assert loader(data, tmp_path).batch(step)[0][0].video_THWC.shape == (1, 32, 48, 3)
 
@@ -194,6 +204,32 @@ def test_torn_and_missing_shards_are_named(shards, tmp_path):
     tar.unlink()
     with pytest.raises(BadInput, match=r"shard 000001.tar is missing.*anisora curate verify"):
         Shards(folder)
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "clips.parquet", "mixture.parquet"])
+def test_damaged_tables_are_named(name, shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "torn")
+    (folder / name).write_bytes(b"PAR1 and no more")
+    with pytest.raises(BadInput, match=rf"not a table that can be read: got .*{name} "):
+        Shards(folder, folder / "mixture.parquet")
+
+
+def test_a_clip_damaged_in_its_shard_is_replaced_and_a_shard_that_goes_stops_the_run(shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "torn")
+    tar = folder / "shards" / "000000.tar"
+    entry = Shards(folder)._members["id1"]["mp4"]
+    whole = tar.read_bytes()
+    middle = entry["offset"] + entry["length"] // 2
+    tar.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])  # may well decode
+    shown = loader(opened(tmp_path, shards=folder, batch=5), tmp_path)
+    assert "id1" not in {clip.name for clip in shown.batch(0)[0]}
+    (noted,) = (json.loads(line) for line in (tmp_path / "unusable.jsonl").open())
+    assert (noted["name"], "000000.tar" in noted["problem"]) == ("id1", True)
+    tar.write_bytes(whole)
+    data = opened(tmp_path, shards=folder, batch=5)
+    shutil.rmtree(folder / "shards")
+    with pytest.raises(Failed, match=r"cannot be read any more.*running the same command again"):
+        loader(data, tmp_path).batch(0)
 
 
 def test_synthetic_clips_are_those_of_the_corpus(tmp_path):

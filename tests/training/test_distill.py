@@ -244,5 +244,8 @@ def test_the_command_knows_the_method(config, tmp_path):
     data = launch.read(recipe, ("data.videos=clips",))
     assert distill.load_config(data, recipe.name).student == StudentSettings(steps=8, substeps=4)
     assert plain(distill.load_config(data, recipe.name))["method"] == "distill"
-    with pytest.raises(BadConfig, match="dry-run"):
-        launch.cost(recipe)
+    clips = f"data.videos={config().data.videos}"
+    cost = launch.cost(recipe, (clips, "data.frames=[9]", "data.sizes=[[48, 32]]", "data.fps=8"))
+    assert (cost.steps, cost.clips) == (3000, 6)
+    with pytest.raises(BadConfig, match="lora, full or distill"):
+        launch.cost(recipe.with_name("bundled.yaml"))

@@ -71,7 +71,7 @@ def compose(
         if request.no_text and not knows_scores and negative_prompt is None:
             negative = ", ".join(filter(None, (negative, NO_TEXT_NEGATIVE)))
     return PromptText(
-        prompt=" ".join(filter(None, (_sentence(request.prompt), *wanted))),
+        prompt=" ".join(filter(None, (whole_sentence(request.prompt), *wanted))),
         negative=negative,
         aesthetic_score=aesthetic,
         motion_score=motion,
@@ -94,7 +94,7 @@ def _says_no_text(prompt: str) -> bool:
     return any(phrase in prompt.lower() for phrase in ("no text in the video", "has no subtitles"))
 
 
-def _sentence(text: str) -> str:
+def whole_sentence(text: str) -> str:
     """`text` with one space between words and a full stop, so that a phrase can follow."""
     text = " ".join(text.split())
     return text if not text or text[-1] in ".!?。！？…\"'”" else text + "."

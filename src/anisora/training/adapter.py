@@ -7,6 +7,7 @@ The file is `pytorch_lora_weights.safetensors` with keys `transformer.MODULE.lor
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from anisora.models.lora import LoraReport, load_lora
 from anisora.settings import setting
 
 ADAPTER = "default"
+#: the file that diffusers writes a LoRA into
+FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +156,24 @@ def save_lora(pipeline: Any, networks: Sequence[str], folder: Path, dtype: torch
     for name in networks:
         network = getattr(pipeline, name)
         layers = get_peft_model_state_dict(network, adapter_name=ADAPTER)
+        described = network.peft_config[ADAPTER].to_dict()
+        described["target_modules"] = sorted(described["target_modules"])  # a set: its order differs between processes
+        place = folder if name == "transformer" else folder / name
         type(pipeline).save_lora_weights(
-            folder if name == "transformer" else folder / name,
+            place,
             {key: value.to(dtype).contiguous() for key, value in layers.items()},
-            transformer_lora_adapter_metadata=network.peft_config[ADAPTER].to_dict(),
+            transformer_lora_adapter_metadata=described,
         )
+        _order_header(place / FILE)
     return folder
+
+
+def _order_header(path: Path) -> None:
+    """Puts the header of a safetensors file in order: its writer's differs between processes, and so would the file's hash."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        ordered = header.encode().ljust(size)  # the format pads with spaces
+        if len(ordered) == size:
+            file.seek(8)
+            file.write(ordered)

@@ -1,8 +1,9 @@
-"""What a fine-tuning run costs before it is launched: steps, tokens, operations, memory a device and time.
+"""What a fine-tuning run or a distillation costs before it is launched: steps, tokens, operations, memory, disk and time.
 
 Arithmetic on configs and on the clips' headers; no weights are read. Operations are those of the denoising network
 (`generation.planner` counts a pass); the VAE and the text encoder are not in it. Memory is an estimate: its fixed part is
-exact to the tensors, its activations follow Korthikanti et al. 2022 ("Reducing activation recomputation").
+exact to the tensors, its activations follow Korthikanti et al. 2022 ("Reducing activation recomputation"). The cache on
+disk is exact to the tensors.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from anisora import runtime
+from anisora import geometry, runtime
 from anisora.errors import UnknownModel
 from anisora.generation import planner
+from anisora.geometry import Strides
 from anisora.models import catalog
-from anisora.models.checkpoint import Native, infer, read_json
+from anisora.models.checkpoint import Native, Recipe, infer, read_json
 from anisora.training.adapter import matching_linears
 from anisora.training.data import Bucket, tokens_of
+from anisora.training.distill import DistillConfig, StudentSettings, as_full, guidance_of
 from anisora.training.finetune import FineTuneConfig, open_course
+from anisora.training.stages import Course
 
 #: bytes a trained number holds beside what the network itself needs: gradient, two moments and the average in float32
 _TRAINED_BYTES = 4 + 8 + 4
@@ -31,7 +35,10 @@ _TRAINED_BYTES = 4 + 8 + 4
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The cost of a run on `devices`; `memory_bytes` by use, on each of them; times are at the machine's matrix ceiling."""
+    """The cost of a run on `devices`; `memory_bytes` by use, on each of them; times are at the machine's matrix ceiling.
+
+    `cache_bytes` is what encoding ahead of training would put on the disk, 0 where clips are encoded online.
+    """
 
     steps: int
     epochs: float
@@ -44,15 +51,19 @@ class Budget:
     flops_a_step: float
     devices: int
     memory_bytes: dict[str, int]
+    cache_bytes: int
     measured_flops_a_second: float
     seconds_a_step: float
     hours: float
 
 
-def budget(config: FineTuneConfig, *, devices: int = 1) -> Budget:
+def budget(config: FineTuneConfig | DistillConfig, *, devices: int = 1) -> Budget:
     """The cost of the run that a config describes. Raises what opening its model's configs and its clips raises."""
+    student = config.student if isinstance(config, DistillConfig) else None
+    config = as_full(config) if isinstance(config, DistillConfig) else config
     transformer, info, parts = _described(config.model)
     network = planner.network_of(transformer, text_tokens=info["max_text_tokens"])
+    network = replace(network, image_tokens=info.get("image_tokens", network.image_tokens))
     experts = [name for name in parts if name.startswith("transformer")]
     strides, native = info["strides"], info["native"]
     shares = max(1, devices // config.context_parallel)
@@ -68,7 +79,8 @@ def budget(config: FineTuneConfig, *, devices: int = 1) -> Budget:
         for bucket, share in zip(data.buckets, data.schedule.shares, strict=True)
     ]
     forward = {s.tokens: planner.forward_flops(network, s.tokens) for s in shown}
-    flops = sum(s.share * s.bucket.batch * passes_of(config) * forward[s.tokens] for s in shown)
+    passes = passes_of(config) + (teacher_passes(student, info["recipe"], experts) if student else 0)
+    flops = sum(s.share * s.bucket.batch * passes * forward[s.tokens] for s in shown)
     at_once = max(s.tokens * min(s.bucket.batch // shares, config.micro_batch or s.bucket.batch) for s in shown)
     at_once = -(-at_once // config.context_parallel)
     rate = matrix_rate(config)
@@ -76,7 +88,7 @@ def budget(config: FineTuneConfig, *, devices: int = 1) -> Budget:
     return Budget(
         steps=course.steps,
         epochs=sum(
-            stage_steps / data.schedule.cycle_steps
+            float(stage_steps / data.epoch_steps)
             for data, stage_steps in zip(course.data, np.diff([0, *course.ends]).tolist(), strict=True)
         ),
         clips=sum(data.num_clips for data in course.data),
@@ -92,7 +104,8 @@ def budget(config: FineTuneConfig, *, devices: int = 1) -> Budget:
         tokens_a_step=sum(s.share * s.bucket.batch * s.tokens for s in shown),
         flops_a_step=flops,
         devices=devices,
-        memory_bytes=_memory(config, network, parts, trained, at_once, devices),
+        memory_bytes=_memory(config, network, parts, trained, at_once, devices, has_teacher=student is not None),
+        cache_bytes=_cache_bytes(config, network, parts, strides, course, info["max_text_tokens"]),
         measured_flops_a_second=rate,
         seconds_a_step=seconds,
         hours=course.steps * seconds / 3600,
@@ -112,6 +125,12 @@ def passes_of(config: FineTuneConfig) -> int:
     """Forward passes that a step of one sample is worth: itself, the gradient of activations, that of the weights (for
     adapters it is next to nothing), and the second forward of checkpointing."""
     return 2 + (config.method == "full") + config.gradient_checkpointing
+
+
+def teacher_passes(student: StudentSettings, recipe: Recipe, experts: list[str]) -> int:
+    """Forward passes of the teacher in a step of one sample: one for each of its own steps, two where it is guided."""
+    is_guided = any(guidance_of(recipe, student.guidance, expert) != 1 for expert in experts)
+    return student.substeps * (1 + is_guided)
 
 
 def matrix_rate(config: FineTuneConfig) -> float:
@@ -138,8 +157,22 @@ def _described(model: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, in
         config, experts, parts = planner.PUBLIC[model]
         return config, _public_facts(model, config), {**_experts(config, experts), **parts}
     config = read_json(Path(info.path) / "transformer" / "config.json")
-    facts = {"max_text_tokens": info.max_text_tokens, "strides": info.strides, "native": info.native}
+    facts = {
+        "max_text_tokens": info.max_text_tokens,
+        "strides": info.strides,
+        "native": info.native,
+        "recipe": info.recipe,
+    }
+    if info.image_branch:
+        facts["image_tokens"] = _image_tokens(Path(info.path))
     return config, facts, planner.params_here(Path(info.path))
+
+
+def _image_tokens(folder: Path) -> int:
+    """The states that the checkpoint's CLIP makes of a picture: one a patch, and one of all."""
+    config = read_json(folder / "image_encoder" / "config.json")
+    vision = config.get("vision_config", config)
+    return (vision["image_size"] // vision["patch_size"]) ** 2 + 1
 
 
 def _experts(config: Mapping[str, Any], experts: int) -> dict[str, int]:
@@ -194,12 +227,11 @@ def _memory(
     trained: int,
     tokens: int,
     devices: int,
+    *,
+    has_teacher: bool,
 ) -> dict[str, int]:
     """Bytes on each device: `tokens` are those that are in memory at once there."""
-    dtype = runtime.pick_dtype(
-        runtime.pick_device(config.device), None if config.precision == "auto" else config.precision
-    )
-    size = dtype.itemsize
+    size = _low_bytes(config)
     sharded = sum(count for name, count in parts.items() if name.startswith("transformer"))
     others = sum(
         count * (4 if name == "vae" else size) for name, count in parts.items() if not name.startswith("transformer")
@@ -214,4 +246,40 @@ def _memory(
         "text_encoder_vae_and_others": others,
         "activations_estimate": kept,
     }
+    if has_teacher:
+        memory["teacher"] = sharded * held // devices
     return memory | {"all": sum(memory.values())}
+
+
+def _low_bytes(config: FineTuneConfig) -> int:
+    """Bytes of a number in the run's precision."""
+    wanted = None if config.precision == "auto" else config.precision
+    return runtime.pick_dtype(runtime.pick_device(config.device), wanted).itemsize
+
+
+def _cache_bytes(
+    config: FineTuneConfig,
+    network: planner.Network,
+    parts: Mapping[str, int],
+    strides: Strides,
+    course: Course,
+    text_tokens: int,
+) -> int:
+    """Bytes of the tensors that `training.cache` keeps: latents and conditions in float32, states of pictures and texts."""
+    if config.cache is None:
+        return 0
+    has_mask = "mask_projection" in parts or config.mask_projection
+    condition = network.in_channels - network.out_channels + network.control_channels + 4 * has_mask
+    low = _low_bytes(config)
+    variants: dict[tuple, int] = {}
+    captions = {""}
+    for data in course.data:
+        for bucket in data.buckets:
+            width, height = (side // strides.spatial for side in bucket.size_px)
+            frames = geometry.latent_frames(bucket.num_frames, strides.temporal)
+            padded = -(-frames // strides.patch_temporal) * strides.patch_temporal
+            count = width * height * (padded * network.out_channels + frames * condition)
+            size = 4 * count + low * network.image_tokens * (network.image_width or 0)
+            variants |= {(clip.name, str(bucket), data.fps): size for clip in bucket.clips}
+            captions |= {data.text_of(clip) for clip in bucket.clips}
+    return config.cache.variants * sum(variants.values()) + len(captions) * text_tokens * network.text_width * low

@@ -94,7 +94,7 @@ class Cache:
         for fps, bucket, index, variant in _watched(wanted[world.rank :: world.size], world.is_first):
             if not self._path(bucket, index, variant, fps).exists():
                 made += self._make(bucket, index, variant, fps)
-        captions = {clip.caption or data.caption or "" for data in datasets for b in data.buckets for clip in b.clips}
+        captions = {data.text_of(clip) for data in datasets for bucket in data.buckets for clip in bucket.clips}
         for caption in ["", *sorted(captions)][world.rank :: world.size]:
             self._backbone.text([caption])
         world.wait()

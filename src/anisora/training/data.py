@@ -20,6 +20,7 @@ import numpy as np
 
 from anisora import geometry
 from anisora.errors import BadConfig, BadImage, BadInput, BadVideo, Failed
+from anisora.generation.prompts import whole_sentence
 from anisora.geometry import Strides
 from anisora.media.frames import fit
 from anisora.settings import setting
@@ -92,10 +93,14 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The buckets of a run, and how many clips stayed out because they are too short."""
+    """The buckets of a run, and how many clips stayed out because they are too short.
+
+    A cycle of the schedule shows every clip `passes` times: as often as it takes for the stills to have their share.
+    """
 
     buckets: tuple[Bucket, ...]
     schedule: Schedule
+    passes: int
     fps: Fraction
     caption: str | None
     too_short: int
@@ -104,6 +109,15 @@ class Dataset:
     @property
     def num_clips(self) -> int:
         return sum(len(bucket.indices) for bucket in self.buckets)
+
+    @property
+    def epoch_steps(self) -> Fraction:
+        """Steps in which every clip is shown once."""
+        return Fraction(self.schedule.cycle_steps, self.passes)
+
+    def text_of(self, clip: ClipInfo) -> str:
+        """What the network reads of a clip: its caption, or the one for all, written as generation writes a prompt."""
+        return whole_sentence(clip.caption or self.caption or "")
 
 
 class _Synthetic:
@@ -178,15 +192,24 @@ def open_data(
                     is_stills=is_stills,
                 )
             )
+    if not any(source.clips for source, is_stills in sources if not is_stills):
+        unusable = {name: why for source, _ in sources for name, why in source.unusable.items()}
+        first = next(iter(unusable), None)
+        raise BadInput(
+            "no clip can be used",
+            got=f"{len(unusable)} that cannot be read; {first}: {unusable[first]}" if first else "none",
+            expected="a clip that can be decoded",
+        )
     if not any(not bucket.is_stills for bucket in buckets):
         raise BadInput(
             "no clip is long enough", got=f"{too_short} shorter ones", expected=f"{min(frames)} frames at {float(fps):g} fps",
             hint="fewer frames, or a lower fps",
         )  # fmt: skip
-    shares = _shares(buckets, settings.image_share)
+    shares, passes = _shares(buckets, settings.image_share)
     return Dataset(
         buckets=tuple(buckets),
         schedule=Schedule(shares, seed),
+        passes=passes,
         fps=fps,
         caption=settings.caption,
         too_short=too_short,
@@ -273,22 +296,40 @@ def tokens_of(strides: Strides, size_px: tuple[int, int], num_frames: int) -> in
     return frames * width * height
 
 
-def _shares(buckets: Sequence[Bucket], image_share: float) -> tuple[Share, ...]:
-    """Batches of every bucket in a cycle: enough to show each clip once; stills get their share of all of them."""
+def _shares(buckets: Sequence[Bucket], image_share: float) -> tuple[tuple[Share, ...], int]:
+    """Batches of every bucket in a cycle, and how often it shows each clip; stills get their share of all of them."""
     batches = [-(-len(bucket.indices) // bucket.batch) for bucket in buckets]
     stills = [n for n, bucket in enumerate(buckets) if bucket.is_stills]
+    passes = 1
     if stills:
         if not 0 <= image_share < 1:
             raise BadConfig("data.image_share out of range", got=image_share, expected="0 or more, below 1")
         videos = sum(batches) - sum(batches[n] for n in stills)
         share = Fraction(image_share).limit_denominator(10_000)
-        wanted = geometry.round_half_up(share / (1 - share) * videos)
-        for n, count in zip(stills, _split(wanted, [batches[n] for n in stills]), strict=True):
-            batches[n] = count
-    return tuple(
+        passes, wanted = _passes(videos, share / (1 - share))
+        if image_share > 0 and not wanted:
+            raise BadConfig(
+                "data.image_share is too small for so few clips",
+                got=f"{image_share} beside {videos} steps of clips a pass",
+                expected=f"a still in {_MOST_PASSES} passes at least",
+            )
+        split = dict(zip(stills, _split(wanted, [batches[n] for n in stills]), strict=True))
+        batches = [split.get(n, passes * count) for n, count in enumerate(batches)]
+    shares = (
         Share(num_samples=len(bucket.indices), batch=bucket.batch, num_batches=count)
         for bucket, count in zip(buckets, batches, strict=True)
     )
+    return tuple(shares), passes
+
+
+#: a cycle holds at most so many passes over the clips, for the sake of the stills' share
+_MOST_PASSES = 20
+
+
+def _passes(videos: int, ratio: Fraction) -> tuple[int, int]:
+    """(passes over the clips, batches of stills) of the shortest cycle with `ratio` stills a step of video, or the nearest."""
+    counts = [(passes, geometry.round_half_up(ratio * passes * videos)) for passes in range(1, _MOST_PASSES + 1)]
+    return min(counts, key=lambda count: abs(Fraction(count[1], count[0] * videos) - ratio))
 
 
 def _split(total: int, weights: Sequence[int]) -> list[int]:
@@ -366,8 +407,8 @@ class Loader:
                 self._broken[number, index] = str(problem)
                 self._note(clip.name, str(problem))
                 continue
-            caption = clip.caption or self._data.caption or ""
-            return Clip(name=clip.name, video_THWC=video_THWC, caption=caption, area_HW=area_HW, encoded=encoded)
+            text = self._data.text_of(clip)
+            return Clip(name=clip.name, video_THWC=video_THWC, caption=text, area_HW=area_HW, encoded=encoded)
         raise Failed(f"no clip of {bucket} can be decoded", got=f"{len(bucket.indices)} tried", hint=f"{self._record}")
 
     def _note(self, name: str, problem: str) -> None:
@@ -379,7 +420,7 @@ class Loader:
         known = {record["name"] for record in read_jsonl(self._record)} if self._record.exists() else set()
         if name not in known:
             append_jsonl(self._record, {"name": name, "problem": problem})
-            Console(stderr=True, highlight=False).print(f"left out: {name}: {problem}", markup=False)
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"left out: {name}: {problem}", markup=False)
 
     @property
     def num_unusable(self) -> int:

@@ -33,7 +33,6 @@ from anisora.conditioning.encode import Conditions
 from anisora.errors import BadConfig
 from anisora.files import atomic_folder
 from anisora.generation.prompts import NEGATIVE_PROMPTS
-from anisora.generation.runner import hush_libraries
 from anisora.models.checkpoint import Recipe
 from anisora.models.sampler import make_scheduler
 from anisora.settings import plain, setting
@@ -118,7 +117,6 @@ def _full_data(data: dict[str, Any]) -> dict[str, Any]:
 
 def main(config: DistillConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
-    hush_libraries()
     return finetune.run(
         config.output,
         join(runtime.own_device(config.device)),
@@ -135,7 +133,7 @@ def _train(config: DistillConfig, world: World, max_minutes: float) -> bool:
     trained = finetune.with_trained(backbone, full)
     course = finetune.open_course(full, backbone.info.strides, backbone.info.native, world.size)
     if world.is_first:
-        begin({**plain(config), "clips": course.clips_hash()}, config.output, MAY_CHANGE)
+        begin({**plain(config), "clips": course.described()}, config.output, MAY_CHANGE)
     shard([*backbone.networks.values(), *teacher.values()], world)
     task = distill_task(backbone, teacher, trained, course, config, world)
     loop = replace(config.loop, steps=course.steps)

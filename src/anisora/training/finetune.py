@@ -27,7 +27,6 @@ from anisora import runtime, settings
 from anisora.conditioning.encode import Conditions
 from anisora.errors import BadConfig
 from anisora.files import atomic_folder
-from anisora.generation.runner import hush_libraries
 from anisora.geometry import Strides
 from anisora.media.frames import to_float_CTHW
 from anisora.models.checkpoint import Native
@@ -52,7 +51,7 @@ MAY_CHANGE = frozenset(
     {
         *("output", "device", "context_parallel"),
         *("loop.steps", "epochs", "loop.save_every_minutes", "loop.log_every_steps"),
-        # where the clips lie; which they are is `clips`
+        # where the clips lie; which they are is `clips.sha256`
         *("data.workers", "data.videos", "data.pairs", "data.shards", "data.images", "data.mixture"),
         "cache.folder",
         *("samples", *(f"samples.{name}" for name in ("every_steps", "shots", "clips", "frames"))),
@@ -146,7 +145,6 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
 
 def main(config: FineTuneConfig, *, max_minutes: float = math.inf) -> Path | None:
     """Trains and returns the export, or None when time is up; run again to go on."""
-    hush_libraries()
     return run(
         config.output,
         join(runtime.own_device(config.device), config.context_parallel),
@@ -179,7 +177,7 @@ def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     if world.is_first:
         if config.method == "lora":
             say_size(trained, config.lora.rank)
-        begin({**plain(config), "clips": course.clips_hash()}, out, MAY_CHANGE)
+        begin({**plain(config), "clips": course.described()}, out, MAY_CHANGE)
     split_tokens(backbone.networks.values(), world)
     shard(backbone.networks.values(), world)
     cache = _filled(config, backbone, course, world) if config.cache else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anisora import settings
 from anisora.errors import BadConfig
+from anisora.generation.runner import hush_libraries
 from anisora.training.presets import expanded
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def main(
     Raises BadConfig for an unknown method, and what the trainers raise.
     """
     data = read(path, overrides)
+    hush_libraries()  # before the trainers are imported: what they import has advice to give
     if data["method"] == "sft":
         from anisora.training import run
 
@@ -46,13 +48,19 @@ def main(
 
 
 def cost(path: Path, overrides: tuple[str, ...] = (), *, devices: int = 1) -> Budget:
-    """What the fine-tuning run of a config would cost, training nothing. Raises BadConfig for training from scratch."""
-    from anisora.training import budget, finetune
-
+    """What the run of a config would cost, training nothing. Raises BadConfig for training from scratch."""
     data = read(path, overrides)
-    if data["method"] not in ("lora", "full"):
-        raise BadConfig("--dry-run is for fine-tuning", got=f"method {data['method']}", expected="lora or full")
-    return budget.budget(finetune.load_config(data, path.name), devices=devices)
+    if data["method"] == "sft":
+        raise BadConfig(
+            "--dry-run is for checkpoints that are there already",
+            got=f"method {data['method']}",
+            expected="lora, full or distill",
+        )
+    hush_libraries()
+    from anisora.training import budget, distill, finetune
+
+    load = distill.load_config if data["method"] == "distill" else finetune.load_config
+    return budget.budget(load(data, path.name), devices=devices)
 
 
 def read(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:

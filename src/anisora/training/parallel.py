@@ -14,6 +14,7 @@ meet in attention (diffusers' Ulysses: all-to-all over the heads). Weights are s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,6 +108,8 @@ def shard(networks: Iterable[nn.Module], world: World) -> None:
         return
     from torch.distributed.fsdp import fully_shard
 
+    # The view is a network's prediction, which losses read and nothing writes into.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for network in networks:
         for child in network.children():
             if isinstance(child, nn.ModuleList):

@@ -106,7 +106,7 @@ def _own_shots(num: int, data: Dataset, folder: Path, world: World) -> list[Requ
                 _write_png(path, video_THWC[0])
             requests.append(
                 Request(
-                    prompt=clip.caption or data.caption or "",
+                    prompt=data.text_of(clip),
                     guides=(Guide(str(path), 0),),
                     size=bucket.size_px,
                     frames=bucket.num_frames,

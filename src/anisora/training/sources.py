@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from anisora.errors import AnisoraError, BadInput, BadVideo
+from anisora.errors import AnisoraError, BadInput, BadVideo, Failed
 from anisora.files import sha256_file
 from anisora.media.frames import fit
 
@@ -129,7 +130,7 @@ class StillFolder:
     ) -> np.ndarray:
         from anisora.media.image import load_image
 
-        picture = np.asarray(load_image(self.folder / self.clips[index].name))
+        picture = np.array(load_image(self.folder / self.clips[index].name))  # a copy: PIL's own cannot be written to
         return fit(picture[None], size_px, "cover")[0]
 
     def digest(self, index: int) -> str:
@@ -140,19 +141,20 @@ class Shards:
     """The clips of a finished `anisora curate` run, read from its tars by offset.
 
     With a mixture (a table of curation's `mixtures/`) a clip stands as often as the mixture draws it. Raises BadInput,
-    naming it, for a shard that is missing or shorter than the index says.
+    naming it, for a shard that is missing or shorter than the index says. Reading raises BadVideo for a clip whose bytes
+    are not those of the index, Failed for a shard that has gone meanwhile.
     """
 
     def __init__(self, folder: Path, mixture: Path | None = None) -> None:
-        import pyarrow.parquet
-
-        from anisora.curation.shards import read_index
+        from anisora.curation import table
+        from anisora.curation.shards import INDEX
         from anisora.curation.upkeep import existing_run
 
         self.folder = existing_run(folder)
         self.unusable: dict[str, str] = {}
         self._members: dict[str, dict[str, dict]] = {}
-        for entry in read_index(self.folder).to_pylist():
+        index = self.folder / INDEX
+        for entry in table.read(index).to_pylist() if index.exists() else []:
             self._members.setdefault(entry["clip_id"], {})[entry["member"].rsplit(".", 1)[1]] = entry
         if not self._members:
             raise BadInput(
@@ -161,7 +163,7 @@ class Shards:
         self._check_whole()
         draws = _read_mixture(mixture, self._members.keys()) if mixture else dict.fromkeys(self._members, 1)
         columns = ["clip_id", "caption", "n_frames", "fps_num", "fps_den", "crop_w_px", "crop_h_px"]
-        rows = pyarrow.parquet.read_table(self.folder / "clips.parquet", columns=columns).to_pylist()
+        rows = table.read(self.folder / "clips.parquet", columns).to_pylist()
         infos = {row["clip_id"]: _info_of(row) for row in rows if row["clip_id"] in draws}
         self.clips = [infos[clip_id] for clip_id in sorted(draws) for _ in range(draws[clip_id])]
 
@@ -184,7 +186,18 @@ class Shards:
     def _bytes(self, entry: dict) -> bytes:
         from anisora.curation.shards import read_member
 
-        return read_member(self.folder, entry)
+        try:
+            data = read_member(self.folder, entry)
+        except OSError as reason:
+            hint = "running the same command again once it is back"
+            raise Failed(f"the shard {entry['shard']} cannot be read any more", got=reason, hint=hint) from reason
+        if sha256(data).hexdigest() != entry["sha256"]:
+            raise BadVideo(
+                f"the clip is damaged in its shard {entry['shard']}",
+                got="other bytes than the index has",
+                hint=f"anisora curate verify {self.folder} --repair",
+            )
+        return data
 
     def read(
         self, index: int, num_frames: int, size_px: tuple[int, int], fps: Fraction, rng: np.random.Generator
@@ -293,12 +306,9 @@ def _still_size(path: Path) -> tuple[int, int]:
 
 
 def _read_mixture(path: Path, known: Collection[str]) -> dict[str, int]:
-    import pyarrow.parquet
+    from anisora.curation import table
 
-    from anisora.files import existing_file
-
-    table = pyarrow.parquet.read_table(existing_file(path, BadInput, "the mixture"), columns=["clip_id", "draws"])
-    draws = dict(zip(table["clip_id"].to_pylist(), table["draws"].to_pylist(), strict=True))
+    draws = {row["clip_id"]: row["draws"] for row in table.read(path, ["clip_id", "draws"]).to_pylist()}
     if unknown := sorted(set(draws) - set(known)):
         raise BadInput(
             "the mixture draws clips that the shards do not hold",

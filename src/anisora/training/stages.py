@@ -61,9 +61,9 @@ class Stage:
     epochs: float | None
     learning_rate_scale: float = 1.0
 
-    def num_steps(self, cycle_steps: int) -> int:
-        """Its steps, where one epoch takes `cycle_steps`."""
-        return self.steps if self.steps is not None else max(1, round_half_up(Fraction(self.epochs or 0) * cycle_steps))
+    def num_steps(self, epoch_steps: Fraction | int) -> int:
+        """Its steps, where one epoch takes `epoch_steps`."""
+        return self.steps if self.steps is not None else max(1, round_half_up(Fraction(self.epochs or 0) * epoch_steps))
 
 
 def resolve(stages: Mapping[str, StageSettings], data: DataSettings) -> list[Stage]:
@@ -119,15 +119,14 @@ class Course:
         number = bisect_right(self.ends, step)
         return number, step - (self.ends[number - 1] if number else 0)
 
-    def clips_hash(self) -> str:
-        """Which clips are shown, in which shapes, with which captions and motion areas."""
-        return content_hash(
-            [
-                [str(bucket), bucket.batch, [_identity(clip) for clip in bucket.clips]]
-                for data in self.data
-                for bucket in data.buckets
-            ]
-        )
+    def described(self) -> dict[str, Any]:
+        """Which clips are shown, in which shapes, with which captions and motion areas: how many, and a hash of it all."""
+        shown = [
+            [str(bucket), bucket.batch, [_identity(clip) for clip in bucket.clips]]
+            for data in self.data
+            for bucket in data.buckets
+        ]
+        return {"number": sum(data.num_clips for data in self.data), "sha256": content_hash(shown)}
 
 
 def _identity(clip: ClipInfo) -> list[str | None]:
@@ -143,5 +142,5 @@ def open_stages(
         open_data(stage.data, strides, shape, seed=seed + number, cache=cache, world_size=world_size)
         for number, stage in enumerate(stages)
     ]
-    steps = [stage.num_steps(shown.schedule.cycle_steps) for stage, shown in zip(stages, data, strict=True)]
+    steps = [stage.num_steps(shown.epoch_steps) for stage, shown in zip(stages, data, strict=True)]
     return Course(stages=tuple(stages), data=tuple(data), ends=tuple(accumulate(steps)))

@@ -34,7 +34,7 @@ def train(
     stage: Annotated[str | None, typer.Option(help="Run one stage of a training from scratch alone.")] = None,
     max_minutes: _MaxMinutes = math.inf,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what a fine-tuning run would cost; train nothing.")
+        bool, typer.Option("--dry-run", help="Say what fine-tuning or distilling would cost; train nothing.")
     ] = False,
     devices: Annotated[int, typer.Option(help="With --dry-run: how many devices it would run on.", min=1)] = 1,
     as_json: _Json = False,
@@ -162,7 +162,7 @@ def _sources(path: Path) -> dict[str, str]:
 
 def readable(facts: dict[str, Any]) -> dict[str, Any]:
     """The figures of a dry run in the units that one speaks of."""
-    gib = {use.replace("_", " "): f"{count / 2**30:.2f} GiB" for use, count in facts["memory_bytes"].items()}
+    used = {use.replace("_", " "): _size(count) for use, count in facts["memory_bytes"].items()}
     return facts | {
         "buckets": "; ".join(facts["buckets"]),
         "epochs": f"{facts['epochs']:.2f}",
@@ -170,11 +170,16 @@ def readable(facts: dict[str, Any]) -> dict[str, Any]:
         "trained_parameters": f"{facts['trained_parameters']:,}",
         "parameters": f"{facts['parameters']:,}",
         "flops_a_step": f"{facts['flops_a_step']:.3g}",
-        "memory_bytes": gib,
+        "memory_bytes": used,
+        "cache_bytes": _size(facts["cache_bytes"]) if facts["cache_bytes"] else "none: clips are encoded online",
         "measured_flops_a_second": f"{facts['measured_flops_a_second']:.3g} (matrix ceiling of this machine's device)",
         "seconds_a_step": f"{facts['seconds_a_step']:.3g} at that ceiling, which no run reaches",
         "hours": f"{facts['hours']:.3g} at that ceiling",
     }
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**29 else f"{count / 2**20:.2f} MiB"
 
 
 def _told(exported: Path | None, as_json: bool) -> None:
