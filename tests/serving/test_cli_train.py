@@ -79,7 +79,7 @@ def test_flags_that_do_not_fit_the_method_are_refused(tmp_path: Path, tiny, caps
     assert "--stage is for configs that train from scratch" in capsys.readouterr().err
     bundled = Path(__file__).parents[2] / "configs" / "bundled.yaml"
     assert run(["train", str(bundled), "--dry-run"]) == 2
-    assert "--dry-run is for fine-tuning" in capsys.readouterr().err
+    assert "--dry-run is for checkpoints that are there already" in capsys.readouterr().err
 
 
 def test_build_masks_prints_what_became_of_each_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
