@@ -143,9 +143,8 @@ def shared_in_step(whole: Fingerprint, part: Fingerprint, is_mirrored: bool, par
     if not len(i):
         return 0.0
     shift = part.frame_N[i] - whole.frame_N[j]
-    values = np.unique(shift)
-    within = np.abs(shift[None] - values[:, None]) <= 1  # a drawing may be seen a frame sooner
-    matched = max((np.unique(i[row]) for row in within), key=len)
+    # A drawing may be seen a frame sooner. One shift at a time: a long still has as many pairs as drawings squared.
+    matched = max((np.unique(i[np.abs(shift - value) <= 1]) for value in np.unique(shift)), key=len)
     told_apart: list[np.uint64] = []
     for drawing in part.hash_N[matched]:
         if all(np.bitwise_count(drawing ^ other) > params.most_bits for other in told_apart):
