@@ -192,6 +192,8 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         batch=settings.denoiser_batch,
         pure_noise_prob=settings.pure_noise_prob,
         half_rate_steps=0,
+        usual_from_step=0,
+        choosing_from_step=0,
     )
     tokenizer, encoder, transformer = learning
     denoiser = denoiser_task(transformer, encoder, tokenizer, Codec(_linear_vae(config, buckets, out)), buckets, own)
