@@ -97,6 +97,7 @@ def test_the_network_does_not_mind_which_picture_comes_first():
         assert net(a, b, finer=2.0).shape == a.shape
 
 
+@pytest.mark.slow  # fetches 20 MB where they have not been yet
 def test_the_published_network_finds_the_middle_of_a_slide():
     """A textured square that slides by 8 px is half way in the middle frame, where a fade shows it twice."""
     rife = module("rife")
