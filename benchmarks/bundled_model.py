@@ -73,6 +73,8 @@ PAIRS = (
     ("psnr_db: one step - fade", "inbetween.psnr_db.model_one_step", "inbetween.psnr_db.vae_cross_fade"),
     ("psnr_db: model - flow_warp", "inbetween.psnr_db.model", "inbetween.psnr_db.flow_warp"),
     ("perceptual: model - flow_warp", "inbetween.perceptual.model", "inbetween.perceptual.flow_warp"),
+    ("ssim: model - flow_warp", "inbetween.ssim.model", "inbetween.ssim.flow_warp"),
+    ("latent_mse: model - flow_warp", "inbetween.latent_mse.model", "inbetween.latent_mse.flow_warp"),
     ("psnr_db: model - rife", "inbetween.psnr_db.model", "inbetween.psnr_db.rife"),
     ("ssim: model - rife", "inbetween.ssim.model", "inbetween.ssim.rife"),
     ("perceptual: model - rife", "inbetween.perceptual.model", "inbetween.perceptual.rife"),
@@ -97,7 +99,7 @@ PAIRS = (
 def main() -> None:
     options = parse()
     if options.compare:
-        print_comparison(compare(*(json.loads(path.read_text()) for path in options.compare)), options.json)
+        print_comparison(compare(*map(read_output, options.compare)), options.json)
         return
     if options.source:
         about, clips = read_run(options.source)
@@ -612,6 +614,17 @@ def target_line(row: dict[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------- trained beside random weights
+
+
+def read_output(path: Path) -> dict[str, Any]:
+    """What --json printed into a file."""
+    try:
+        output = json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        sys.exit(f"{path} cannot be read: expected what --json prints; got: {problem}")
+    if not isinstance(output, dict) or "randomised_dit" not in output:
+        sys.exit(f"{path} is not an output of this benchmark: expected one JSON object as --json prints it")
+    return output
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

@@ -266,6 +266,15 @@ def test_runs_that_cannot_be_compared_are_refused():
         bench.compare(trained, {k: v for k, v in random.items() if k != "per_clip"})
 
 
+@pytest.mark.parametrize("text", [None, "not json", "[]", "{}"])
+def test_a_file_that_is_no_output_is_named(tmp_path: Path, text: str | None):
+    path = tmp_path / "trained.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit, match=r"trained\.json"):
+        module("bundled_model").read_output(path)
+
+
 def test_a_goal_is_told_from_what_is_wanted_at_least():
     bench = module("bundled_model")
     row = bench._row("drift", 0.03, bench.below(0.05), bench.below(0.02))
