@@ -58,16 +58,15 @@ def _perceptual(record: ClipRecord) -> Figures:
     """Distances of deep features; those of the truth are computed once."""
     truth = perceptual.features(record.arms["truth"])
     between, later = ([maps[part] for maps in truth] for part in (slice(1, -1), slice(1, None)))
-    figures = {
-        f"inbetween.perceptual.{arm}": perceptual.feature_distance(perceptual.features(frames[1:-1]), between)
-        for arm, (frames, _) in inbetween_arms(record).items()
-    }
-    if guided := guided_arms(record):
-        free = free_frames(len(record.arms["truth"]))
-        seen = [maps[free] for maps in truth]
-        for name, (frames, _) in guided.items():
-            distances = perceptual.feature_distance(perceptual.features(frames[free]), seen)
-            figures[f"guided.perceptual.{name}"] = distances
+    figures, known = {}, {}
+    for arm, (frames, _) in inbetween_arms(record).items():
+        known[id(frames)] = perceptual.features(frames[1:-1])
+        figures[f"inbetween.perceptual.{arm}"] = perceptual.feature_distance(known[id(frames)], between)
+    free = np.array(free_frames(len(record.arms["truth"])), int)
+    for name, (frames, _) in guided_arms(record).items():
+        # Two guides are arms that have just been looked at.
+        maps = [each[free - 1] for each in known.get(id(frames), [])] or perceptual.features(frames[free])
+        figures[f"guided.perceptual.{name}"] = perceptual.feature_distance(maps, [each[free] for each in truth])
     figures["vae_perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["vae"]), truth)
     figures["i2v.perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["no_control"][1:]), later)
     return {name: float(distances.mean()) for name, distances in figures.items()}
