@@ -530,11 +530,17 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def print_table(title: str, columns: Iterable[str], rows: dict[str, dict[str, float]]) -> None:
-    columns = list(columns)
-    print(f"{title:28s}" + "".join(f"{column:>18s}" for column in columns))
+    """A line a row; "-" where it has no value."""
+    widths = {column: max(12, len(column) + 2) for column in columns}
+    left = max(len(title), *map(len, rows)) + 2
+    print(f"{title:{left}s}" + "".join(f"{column:>{width}s}" for column, width in widths.items()))
     for name, values in rows.items():
-        print(f"{name:28s}" + "".join(f"{values[c]:18.4f}" if c in values else f"{'-':>18s}" for c in columns))
+        print(f"{name:{left}s}" + "".join(f"{_short(values.get(c)):>{width}s}" for c, width in widths.items()))
     print()
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def print_guided(guided: dict[str, Any], num_frames: int) -> None:
@@ -548,20 +554,19 @@ def print_guided(guided: dict[str, Any], num_frames: int) -> None:
 
 
 def print_by_action(result: dict[str, Any]) -> None:
-    shown = {"clips": ("clips",)} | {
-        f"{metric} {arm}": ("inbetween", metric, arm)
+    shown: dict[str, tuple[str, ...]] = {"clips": ("clips",)}
+    shown |= {
+        f"{metric} {word}": ("inbetween", metric, arm)
         for metric in ("psnr_db", "perceptual", "latent_mse")
-        for arm in ("model", "flow_warp")
+        for word, arm in (("model", "model"), ("warp", "flow_warp"))
     }
-    shown |= {"vae latent_mse fade": ("inbetween", "latent_mse", "vae_cross_fade"), "motion": ("motion_ratio", "model")}
+    shown |= {"motion model": ("motion_ratio", "model")}
+    parts = {**result["by_action"], "all": result}
     rows = {
         action: {title: value for title, path in shown.items() if (value := _at(part, path)) is not None}
-        for action, part in {**result["by_action"], "all": result}.items()
+        for action, part in parts.items()
     }
-    print_table("action of the clip", [title.replace("flow_warp", "warp") for title in shown], {
-        action: {title.replace("flow_warp", "warp"): value for title, value in row.items()}
-        for action, row in rows.items()
-    })  # fmt: skip
+    print_table("action of the clip", shown, rows)
 
 
 def _at(tree: dict[str, Any], path: tuple[str, ...]) -> float | None:
