@@ -649,8 +649,8 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     for name in PER_CLIP:
         if name in trained["per_clip"] and name in random["per_clip"]:
             pair = [_of_seeds(run["per_clip"], name, seeds) for run in (trained, random)]
-            means = [mean_interval([x for x in values if not math.isnan(x)])["mean"] for values in pair]
-            figures[name] = {"trained": means[0], "random": means[1], "difference": paired_interval(*pair)}
+            ours, theirs = (sum_up([{name: value} for value in values]).get(name) for values in pair)
+            figures[name] = {"trained": ours, "random": theirs, "difference": paired_interval(*pair)}
     rows: list[Target] = []
     if psnr := figures.get("inbetween.psnr_db.model"):
         rows.append(("in-between PSNR falls by, dB", psnr["difference"]["mean"], at_least(2), None))
