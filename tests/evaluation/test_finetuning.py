@@ -71,7 +71,7 @@ class World:
 
     def _text_video(self, p: int, rng: Any, colors: list[str]) -> list[Example]:
         """Right where the words name the square's colour."""
-        color, path = colors[p % 3], self._write(f"t{p}", clip(colors[p % 3], 4, seed=p))
+        color, path = colors[p % 3], self._write(f"t{p}", clip(colors[p % 3], 4, seed=p, size_px=20))
         wrong = colors[(p + 1 + p // 3 % 2) % 3]
         return [
             Example(
@@ -85,10 +85,10 @@ class World:
         from PIL import Image
 
         image = self.folder / f"i{p}.png"
-        Image.fromarray(clip(colors[p % 3], seed=p)[0]).save(image)
+        Image.fromarray(clip(colors[p % 3], seed=p, size_px=20)[0]).save(image)
         out = []
         for color, target in ((colors[p % 3], 1.0), (colors[(p + 1 + p // 3 % 2) % 3], 0.0)):
-            path = self._write(f"i{p}_{color}", clip(color, 6, seed=p))
+            path = self._write(f"i{p}_{color}", clip(color, 6, seed=p + 100, size_px=20))
             out.append(Example(sample=Sample(id=path.stem, video=path, image=image), target=target, group=f"p{p}"))
         return out
 
