@@ -215,7 +215,7 @@ def shaky(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     return found + [replace(e, target=1.0, group=f"real{k}", is_real=True) for k, e in enumerate(found[:8:2])]
 
 
-@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_smoothness_is_learnt_whole_and_by_lora(rank: int, vlm, shaky, tmp_path):
     recipe = Recipe(
         dimension="smoothness", backbone=vlm, look=Look(num_frames=2, short_px=32), steps=40, batch=4, warmup_steps=5,
