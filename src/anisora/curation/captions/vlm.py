@@ -90,12 +90,12 @@ class VisionLanguage:
             )
         return [token for each in ids for token in ([each] * next(counts) if each == image_token else [each])]
 
-    def pixels(self, frames_THWC: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Patches and patch grids [N, 3] of frames."""
-        batch = self.image_processor(images=list(frames_THWC), return_tensors="pt")
+    def pixels(self, frames: Iterable[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        """Patches and patch grids [N, 3] of frames, of one size or of several."""
+        batch = self.image_processor(images=list(frames), return_tensors="pt")
         return batch["pixel_values"], batch["image_grid_thw"]
 
-    def batch(self, samples: Sequence[tuple[NDArray[np.uint8], str, str | None]]) -> dict[str, Tensor]:
+    def batch(self, samples: Sequence[tuple[Iterable[NDArray[np.uint8]], str, str | None]]) -> dict[str, Tensor]:
         """Model inputs of (frames, question, answer or None): padded on the left without answers, on the right with.
 
         With answers there are `labels`: those of the answer and its end, so that nothing else is learned.
@@ -135,6 +135,12 @@ class VisionLanguage:
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
+
+    def save_processors(self, folder: Path) -> None:
+        """Writes the tokenizer, with the template, and the picture processor beside a model."""
+        self.tokenizer.chat_template = self.template
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
 
     @torch.inference_mode()
     def answer(self, frames_THWC: NDArray[np.uint8], words: str, *, max_tokens: int, seed: int = 0) -> tuple[str, bool]:
@@ -188,7 +194,7 @@ def load(settings: VlmSettings) -> VisionLanguage:
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         image_processor=image_processor,
-        template=_template(folder, tokenizer),
+        template=chat_template(folder, tokenizer),
         folder=folder,
         adapter=Path(settings.adapter) if settings.adapter else None,
     )
@@ -205,7 +211,7 @@ def _check(folder: Path) -> None:
         raise BadCheckpoint("not a model that captions here", got=f"{folder}: {family}", expected=", ".join(FAMILIES))
 
 
-def _template(folder: Path, tokenizer: Any) -> str:
+def chat_template(folder: Path, tokenizer: Any) -> str:
     """The folder's own chat template, where it lies in older folders too; else that of the families."""
     legacy = folder / "chat_template.json"
     if legacy.is_file():
