@@ -3,9 +3,9 @@
     S = 1/N sum_i cos(E(M_i * I_i), f)
 
 I_i are N moments of the clip, M_i the mask of a figure there (`measures.figures`), E the encoder, f the stored feature of
-the character. f comes from a gallery, by the names that the sample gives or else by who stands there at the beginning; or,
-with an encoder alone, it is the same figure's in the picture that the clip was made from. One folder is one reference: the
-two are never mixed in one score. A figure that nobody knows is not scored, and neither is a clip without any.
+the character. f comes from a gallery, by the names that the sample gives or else by who stands there at the beginning; a
+gallery without characters stands for the picture that the clip was made from, where f is the same figure's. One folder is
+one reference: the two are never mixed in one score. A figure that nobody knows is not scored, nor is a clip without any.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from anisora.evaluation.samples import Sample
 from anisora.files import sha256_file
 from anisora.measures.figures import cut_out, find_figures
 from anisora.measures.footage import LOOK_PX, Footage, resized
-from anisora.measures.salience import Detector, salience, weights_sha256
+from anisora.measures.salience import Detector, salience
 from anisora.records import Backend
 from anisora.store import content_hash
 
@@ -65,31 +65,26 @@ _See = Callable[[Frames, Sequence[int]], list[_Seen]]
 
 
 class CharacterScorer:
-    """`anime.character` against a gallery's folder, or with an image encoder alone (its folder, or the embedded one's
-    name) against the picture that each clip was made from."""
+    """`anime.character` by the gallery of a folder; by one without characters, against the picture that each clip was made
+    from."""
 
     metric = "anime.character"
     backend: Backend = "full"
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         """Opens a folder. Raises BadInput, BadCheckpoint, AssetMissing."""
-        folder, self.stored = Path(place), None
-        encoder, network = os.fspath(place), None
-        made_with: dict[str, Any] = {"version": VERSION}
-        if encoder != identity.EMBEDDED and (folder / galleries.GALLERY).exists():
-            gallery = galleries.load(folder)
-            encoder, network = galleries.networks(gallery, folder)
-            facts = gallery.facts
-            self.stored = _Reference(
-                kind="gallery", names=facts.names, stored_CD=gallery.stored_CD, threshold=facts.threshold
-            )
-            made_with["gallery"] = sha256_file(folder / galleries.GALLERY)
+        folder = Path(place)
+        gallery = galleries.load(folder)
+        encoder, network = galleries.networks(gallery, folder)
+        self.stored = None
+        if names := gallery.facts.names:
+            threshold = gallery.facts.threshold
+            self.stored = _Reference(kind="gallery", names=names, stored_CD=gallery.stored_CD, threshold=threshold)
         self.encoder = identity.load_encoder(encoder)
         self.detect = partial(salience, weights=network)
-        self.weights_sha256 = identity.weights_sha256(encoder)
-        made_with |= {"encoder": self.weights_sha256, "salience": weights_sha256(network)}
+        self.weights_sha256 = gallery.facts.encoder_sha256
         #: the hash of everything but the clips that scores depend on
-        self.run_id = content_hash(made_with)[:12]
+        self.run_id = content_hash([VERSION, sha256_file(folder / galleries.GALLERY)])[:12]
 
     def measure(self, sample: Sample, footage: Footage) -> Measured:
         """What equation 6 says of a sample; without a figure, or without one that is known, null with that reason."""

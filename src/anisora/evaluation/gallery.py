@@ -66,14 +66,11 @@ def build(
 ) -> tuple[Gallery, dict[str, Any]]:
     """Writes `out/gallery.safetensors` and says how well the encoder tells its characters apart (`identification`).
 
-    `encoder` and `salience` are paths, or the embedded encoder's name. Raises BadInput for no cut-outs, BadCheckpoint.
+    `encoder` and `salience` are paths, or the embedded encoder's name. Without cut-outs it is a gallery without characters.
+    Raises BadCheckpoint.
     """
-    if not cuts:
-        raise BadInput("no figures for a gallery", got=f"nothing cut out in {out}", expected="pictures with a figure")
-    names = tuple(sorted({cut.character for cut in cuts}))
-    labels = np.array([names.index(cut.character) for cut in cuts], np.int32)
+    names, labels, sources = _named(cuts)
     features = features_of(cuts, encoder, progress)
-    sources = tuple(cut.source for cut in cuts)
     figures = identification(features, labels, sources, len(names))
     facts = Facts(
         schema=SCHEMA, names=names, sources=sources, encoder=_place(encoder, out),
@@ -85,10 +82,23 @@ def build(
     return gallery, figures
 
 
+def figures_of(cuts: Sequence[CutOut], encoder: str, progress: Progress | None = None) -> dict[str, Any]:
+    """How well an encoder tells the characters of cut-outs apart (`identification`)."""
+    names, labels, sources = _named(cuts)
+    return identification(features_of(cuts, encoder, progress), labels, sources, len(names))
+
+
+def _named(cuts: Sequence[CutOut]) -> tuple[tuple[str, ...], NDArray[np.int32], tuple[str, ...]]:
+    """(names, sorted; the place of each cut-out's among them; its source)."""
+    names = tuple(sorted({cut.character for cut in cuts}))
+    labels = np.array([names.index(cut.character) for cut in cuts], np.int32)
+    return names, labels, tuple(cut.source for cut in cuts)
+
+
 def features_of(cuts: Sequence[CutOut], encoder: str, progress: Progress | None = None) -> NDArray[np.float32]:
     """The features [N, D] of cut-outs."""
     network = identity.load_encoder(encoder)
-    found = []
+    found = [np.zeros((0, 0), np.float32)] if not cuts else []
     for start in range(0, len(cuts), _STEP):
         if progress:
             progress("features", start, len(cuts))
