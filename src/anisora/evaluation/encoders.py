@@ -65,9 +65,9 @@ class VisionEncoder(nn.Module):
         self.model, self.processor, self.place = model, processor, place
         self.width: int = model.config.hidden_size
 
-    def forward(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
-        """Features of frames, uint8 RGB."""
-        said = self.model(pixel_values=pixels(self.processor, frames_THWC, self.model))
+    def forward(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Features of pictures, uint8 RGB [H, W, 3] each."""
+        said = self.model(pixel_values=pixels(self.processor, frames, self.model))
         return said.pooler_output if self.place == "pooled" else said.last_hidden_state[:, 0]
 
     def save(self, folder: Path) -> None:
@@ -145,9 +145,9 @@ def unit(features: Tensor) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
-def pixels(processor: Any, frames_THWC: NDArray[np.uint8], model: Any) -> Tensor:
-    """The processor's tensor of frames, where the model is and as it calculates."""
-    made = processor(images=list(frames_THWC), return_tensors="pt")["pixel_values"]
+def pixels(processor: Any, frames: Sequence[NDArray[np.uint8]], model: Any) -> Tensor:
+    """The processor's tensor of pictures of any sizes, where the model is and as it calculates."""
+    made = processor(images=list(frames), return_tensors="pt")["pixel_values"]
     return made.to(model.device, model.dtype)
 
 

@@ -121,7 +121,7 @@ def _image_video(sample: Sample, footage: Footage) -> Measured:
     """Is it still the picture it was made from (`measures.likeness`); without one, the first frame stands in."""
     from anisora.measures.likeness import likeness_features, weights_sha256
 
-    reference = None if sample.image is None else _picture(sample.image)
+    reference = None if sample.image is None else picture(sample.image)
     params = {"reference": "first_frame" if reference is None else "image"}
     features = likeness_features(footage, reference)
     return _by_head("anime.image_video", features, params=params, weights_sha256=weights_sha256())
@@ -165,7 +165,7 @@ def _guide_landing(sample: Sample, footage: Footage) -> Measured:
     off, decibels = [], []
     for guide in sample.guides:
         asked = resolve_position(guide["at"], len(footage), footage.fps)
-        errors = ((frames - _fitted(_picture(guide["image"]), footage)) ** 2).mean(axis=(1, 2, 3))
+        errors = ((frames - _fitted(picture(guide["image"]), footage)) ** 2).mean(axis=(1, 2, 3))
         as_like = np.flatnonzero(errors <= errors.min() + 1)
         off.append(float(np.abs(as_like - asked).min()))
         decibels.append(float(10 * np.log10(255**2 / max(float(errors[asked]), 1 / 12))))
@@ -230,7 +230,8 @@ METRICS: dict[str, Metric] = {
 DIMENSIONS = tuple(list(METRICS)[:6])
 
 
-def _picture(path: Any) -> NDArray[np.uint8]:
+def picture(path: Any) -> NDArray[np.uint8]:
+    """A still, uint8 RGB [H, W, 3]. Raises BadImage."""
     from anisora.media.image import load_image
 
     return np.array(load_image(path))

@@ -246,19 +246,22 @@ def _validate(data: _Data, kind: Kind, seed: int) -> dict[str, Any]:
         fit = _fit(data, inside, kind, seed + 1)
         value[outside] = data.x[outside] @ fit.weights + fit.bias
         tie[outside] = fit.tie
-    return _regression_figures(data, value) if kind == "regression" else _pairwise_figures(data, value, tie)
+    if kind == "regression":
+        return regression_figures(value, data.y, data.groups)
+    return _pairwise_figures(data, value, tie)
 
 
-def _regression_figures(data: _Data, predicted: np.ndarray) -> dict[str, Any]:
-    slope, intercept = np.polyfit(predicted, data.y, 1) if np.ptp(predicted) > 0 else (0.0, float(data.y.mean()))
+def regression_figures(predicted: np.ndarray, seen: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
+    """How predictions for clips agree with what people said of them, with intervals by group (prompt)."""
+    slope, intercept = np.polyfit(predicted, seen, 1) if np.ptp(predicted) > 0 else (0.0, float(seen.mean()))
     return {
-        "clips": len(data.y),
-        "spearman": correlation(predicted.tolist(), data.y.tolist(), data.groups, resamples=_DRAWS),
-        "kendall": correlation(predicted.tolist(), data.y.tolist(), data.groups, "kendall", resamples=_DRAWS),
-        "pairwise_accuracy": pairwise_accuracy(predicted.tolist(), data.y.tolist(), data.groups),
-        "error": float(np.sqrt(((predicted - data.y) ** 2).mean())),
-        "error_of_the_mean": float(data.y.std()),
-        "calibration": {"slope": float(slope), "intercept": float(intercept), "bins": _bins(predicted, data.y)},
+        "clips": len(seen),
+        "spearman": correlation(predicted.tolist(), seen.tolist(), groups, resamples=_DRAWS),
+        "kendall": correlation(predicted.tolist(), seen.tolist(), groups, "kendall", resamples=_DRAWS),
+        "pairwise_accuracy": pairwise_accuracy(predicted.tolist(), seen.tolist(), groups),
+        "error": float(np.sqrt(((predicted - seen) ** 2).mean())),
+        "error_of_the_mean": float(seen.std()),
+        "calibration": {"slope": float(slope), "intercept": float(intercept), "bins": _bins(predicted, seen)},
     }
 
 
@@ -361,7 +364,7 @@ def card(trained: Trained) -> str:
         "",
         f"On prompts that it has not seen ({_FOLDS}-fold cross-validation by prompt), with 95 % intervals by prompt:",
         "",
-        *_figure_lines(head.kind, f),
+        *(regression_lines(f) if head.kind == "regression" else _pairwise_lines(f)),
         "",
         "Calibration, in bins of as many each (predicted: seen): "
         + ", ".join(f"{b['predicted']:.2f}: {b['seen']:.2f}" for b in f["calibration"]["bins"]) + ".",
@@ -378,16 +381,20 @@ def card(trained: Trained) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figure_lines(kind: Kind, f: Mapping[str, Any]) -> list[str]:
-    if kind == "regression":
-        return [
-            f"- Spearman {_range(f['spearman'])}, Kendall {_range(f['kendall'])} over {f['clips']} clips",
-            f"- order of two clips of one prompt, ties counted: {_range(f['pairwise_accuracy'])}"
-            f" ({f['pairwise_accuracy']['n_pairs']} pairs)",
-            f"- the raters among themselves: Krippendorff's alpha (ordinal) {_range(f['alpha'])}",
-            f"- root mean square error {f['error']:.3f}; always saying the mean: {f['error_of_the_mean']:.3f}",
-            f"- seen = {f['calibration']['intercept']:.2f} + {f['calibration']['slope']:.2f} predicted",
-        ]
+def regression_lines(f: Mapping[str, Any]) -> list[str]:
+    """The figures of `regression_figures`, and the raters' agreement where it is known, as lines of a card."""
+    raters = "- the raters among themselves: Krippendorff's alpha (ordinal) "
+    return [
+        f"- Spearman {_range(f['spearman'])}, Kendall {_range(f['kendall'])} over {f['clips']} clips",
+        f"- order of two clips of one prompt, ties counted: {_range(f['pairwise_accuracy'])}"
+        f" ({f['pairwise_accuracy']['n_pairs']} pairs)",
+        *([raters + _range(f["alpha"])] if "alpha" in f else []),
+        f"- root mean square error {f['error']:.3f}; always saying the mean: {f['error_of_the_mean']:.3f}",
+        f"- seen = {f['calibration']['intercept']:.2f} + {f['calibration']['slope']:.2f} predicted",
+    ]
+
+
+def _pairwise_lines(f: Mapping[str, Any]) -> list[str]:
     return [
         f"- right about preferred, tied or not: {_range(f['accuracy'])}; always saying the commonest: {f['majority']:.3f}",
         f"- right about who is preferred, ties left out: {_range(f['accuracy_without_ties'])}",
@@ -397,6 +404,6 @@ def _figure_lines(kind: Kind, f: Mapping[str, Any]) -> list[str]:
 
 def _range(figure: Mapping[str, Any]) -> str:
     value = next((figure[name] for name in ("value", "mean", "alpha") if name in figure), None)
-    if value is None:
-        return "not known"
+    if value is None or figure["low"] is None:
+        return "not known" if value is None else f"{value:.3f}"
     return f"{value:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"

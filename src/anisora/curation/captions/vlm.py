@@ -136,6 +136,12 @@ class VisionLanguage:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 
+    def save_processors(self, folder: Path) -> None:
+        """Writes the tokenizer, with the template, and the picture processor beside a model."""
+        self.tokenizer.chat_template = self.template
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+
     @torch.inference_mode()
     def answer(self, frames_THWC: NDArray[np.uint8], words: str, *, max_tokens: int, seed: int = 0) -> tuple[str, bool]:
         """The model's answer, and whether it came to an end. Greedy at seed 0; other seeds draw, with less repetition."""
@@ -188,7 +194,7 @@ def load(settings: VlmSettings) -> VisionLanguage:
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         image_processor=image_processor,
-        template=_template(folder, tokenizer),
+        template=chat_template(folder, tokenizer),
         folder=folder,
         adapter=Path(settings.adapter) if settings.adapter else None,
     )
@@ -205,7 +211,7 @@ def _check(folder: Path) -> None:
         raise BadCheckpoint("not a model that captions here", got=f"{folder}: {family}", expected=", ".join(FAMILIES))
 
 
-def _template(folder: Path, tokenizer: Any) -> str:
+def chat_template(folder: Path, tokenizer: Any) -> str:
     """The folder's own chat template, where it lies in older folders too; else that of the families."""
     legacy = folder / "chat_template.json"
     if legacy.is_file():
