@@ -111,7 +111,7 @@ def test_a_gallery_comes_back_as_it_was(built, tmp_path, clip):
     assert np.array_equal(back.features_ND, built.features_ND)
     assert np.array_equal(back.labels_N, built.labels_N)
     assert gallery.networks(back, tmp_path) == (str(clip), None)
-    assert b"pickle" not in (tmp_path / gallery.GALLERY).read_bytes()
+    assert b"pickle" not in (tmp_path / characters.GALLERY).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_galleries_with_wrong_numbers_are_refused(built, tmp_path, change):
 
 
 def test_what_is_no_gallery_is_refused_and_never_run(built, tmp_path):
-    path = tmp_path / gallery.GALLERY
+    path = tmp_path / characters.GALLERY
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"no gallery", pickle.dumps({"features": 1})):
         path.write_bytes(content)
@@ -264,7 +264,7 @@ def test_folders_without_characters_are_refused(content, tmp_path, capsys):
         Image.fromarray(np.full((64, 64, 3), 240, np.uint8)).save(root / "nobody" / "paper.png")
     assert run(["evaluate", "gallery", str(root), "--out", str(tmp_path / "out")]) == 2
     assert "expected" in capsys.readouterr().err
-    assert not (tmp_path / "out" / gallery.GALLERY).exists()
+    assert not (tmp_path / "out" / characters.GALLERY).exists()
 
 
 def test_a_gallery_without_characters_is_for_input_pictures(clip, tmp_path, capsys):

@@ -23,8 +23,11 @@ from torch import nn
 
 from anisora.evaluation import gallery as galleries
 from anisora.evaluation import identity
+from anisora.evaluation.characters import GALLERY
 from anisora.evaluation.metrics import Measured
 from anisora.evaluation.samples import Sample
+from anisora.evaluation.scorer_card import Output
+from anisora.evaluation.suite import one_thread
 from anisora.files import sha256_file
 from anisora.measures.figures import cut_out, find_figures
 from anisora.measures.footage import LOOK_PX, Footage, resized
@@ -68,8 +71,10 @@ class CharacterScorer:
     """`anime.character` by the gallery of a folder; by one without characters, against the picture that each clip was made
     from."""
 
-    metric = "anime.character"
     backend: Backend = "full"
+    in_flight = 0
+    #: the paper's scale; a cosine below 0 is as unlike as can be, and scores 0
+    outputs = (Output(dimension="character"),)
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         """Opens a folder. Raises BadInput, BadCheckpoint, AssetMissing."""
@@ -84,11 +89,17 @@ class CharacterScorer:
         self.detect = partial(salience, weights=network)
         self.weights_sha256 = gallery.facts.encoder_sha256
         #: the hash of everything but the clips that scores depend on
-        self.run_id = content_hash([VERSION, sha256_file(folder / galleries.GALLERY)])[:12]
+        self.run_id = content_hash([VERSION, sha256_file(folder / GALLERY)])[:12]
 
-    def measure(self, sample: Sample, footage: Footage) -> Measured:
-        """What equation 6 says of a sample; without a figure, or without one that is known, null with that reason."""
-        return replace(_measured(sample, footage, self.stored, self._see), weights_sha256=self.weights_sha256)
+    def prepare(self, sample: Sample, footage: Footage) -> Callable[[], dict[str, Measured]]:
+        """A job that says what equation 6 gives; null with a reason without a figure, or without one that is known."""
+        return lambda: {self.outputs[0].metric: self._measured(sample, footage)}
+
+    def _measured(self, sample: Sample, footage: Footage) -> Measured:
+        with one_thread():
+            said = _measured(sample, footage, self.stored, self._see)
+        score = None if said.raw is None else self.outputs[0].score(said.raw)
+        return replace(said, score=score, weights_sha256=self.weights_sha256)
 
     def _see(self, frames_THWC: Frames, moments: Sequence[int]) -> list[_Seen]:
         return _seen(frames_THWC, moments, self.detect, self.encoder)
@@ -120,8 +131,7 @@ def _measured(sample: Sample, footage: Footage, stored: _Reference | None, see: 
         details |= {} if beside is None else {"image_cosine": beside[0]}
     details |= {"figures": len(seen)}
     params = {"reference": reference.kind, "threshold": reference.threshold if not wanted else None}
-    # The paper's scale. A cosine below 0 is as unlike as can be.
-    return Measured(unit="cosine", raw=raw, score=100 * max(0.0, raw), params=params, details=details)
+    return Measured(unit="cosine", raw=raw, params=params, details=details)
 
 
 # -- who is seen -------------------------------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ from anisora.store import append_jsonl, canonical_json, content_hash, read_jsonl
 
 CUTOUTS, DROP = "cutouts.jsonl", "drop.txt"
 
+#: The file of features that `gallery` writes beside them.
+GALLERY = "gallery.safetensors"
+
 #: Changes with how cut-outs are made.
 VERSION = 1
 

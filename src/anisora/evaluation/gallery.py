@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from anisora.errors import BadCheckpoint, BadInput
 from anisora.evaluation import identity
-from anisora.evaluation.characters import DROP, CutOut, Line, Progress
+from anisora.evaluation.characters import DROP, GALLERY, CutOut, Line, Progress
 from anisora.evaluation.identification import identification, stored_features
 from anisora.files import existing_file, write_atomic
 from anisora.measures.salience import weights_sha256 as salience_sha256
 from anisora.store import Figure, Section, Table, report_page
 
-GALLERY, PAGE = "gallery.safetensors", "gallery.html"
+PAGE = "gallery.html"
 
 SCHEMA = 1
 

@@ -97,14 +97,14 @@ def gallery(
     page = galleries.write_page(out, lines, cuts, figures) if cuts else None
     if as_json:
         without = [{key: line[key] for key in ("character", "source", "reason")} for line in lines if line["reason"]]
-        print_json({"gallery": str(out / galleries.GALLERY), "page": page and str(page), "encoder": built.facts.encoder,
+        print_json({"gallery": str(out / cast.GALLERY), "page": page and str(page), "encoder": built.facts.encoder,
                     "characters": list(built.facts.names), "without": without, **figures})  # fmt: skip
         return
     if cuts:
         rows = [(name, *map(_cell, galleries.row(said))) for name, said in figures.items()]
         show_table(("", *galleries.COLUMNS), rows)
         say(f"look at what was cut out: {page}")
-    say(f"wrote {out / galleries.GALLERY}")
+    say(f"wrote {out / cast.GALLERY}")
 
 
 def _fine_tuned(
