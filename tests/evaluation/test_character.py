@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.evaluation.drawn_shots import shot
 
 from anisora.errors import BadCheckpoint, BadInput
 from anisora.evaluation import characters, gallery
@@ -20,9 +22,10 @@ from anisora.evaluation.report import write_report
 from anisora.evaluation.samples import Sample, read_manifest
 from anisora.evaluation.scoring import open_scorers
 from anisora.evaluation.suite import evaluate
+from anisora.measures.figures import remembering
 from anisora.measures.footage import Footage
+from anisora.measures.salience import salience
 from anisora.media.writer import write_video
-from tests.evaluation.drawn_shots import shot
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +38,26 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scorer(drawn: Path) -> CharacterScorer:
-    return CharacterScorer(drawn)
+def detect() -> Callable[[np.ndarray], np.ndarray]:
+    """The bundled network, which looks at each picture once for all tests."""
+    return remembering(salience)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> CharacterScorer:
+def scorer(drawn: Path, detect: Callable) -> CharacterScorer:
+    opened = CharacterScorer(drawn)
+    opened.detect = detect
+    return opened
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, detect: Callable) -> CharacterScorer:
     """The scorer against input pictures."""
     out = tmp_path_factory.mktemp("pictures")
     gallery.build(out, [], EMBEDDED)
-    return CharacterScorer(out)
+    opened = CharacterScorer(out)
+    opened.detect = detect
+    return opened
 
 
 def said(scorer: CharacterScorer, frames: np.ndarray, **of: object) -> Measured:

@@ -41,7 +41,7 @@ def find_figures(frames_THWC: NDArray[np.uint8], frames: Sequence[int], detect: 
     them from frame to frame, the detector looks again halfway between two of the frames given and at them. Raises what
     `detect` does.
     """
-    detect = _remembering(detect)
+    detect = remembering(detect)
     for start in frames:
         if masks := instances(detect(frames_THWC[start]) >= FOREGROUND):
             break
@@ -82,8 +82,8 @@ def cut_out(picture_HWC: NDArray[np.uint8], mask_HW: Mask) -> NDArray[np.uint8]:
     return square
 
 
-def _remembering(detect: Detector) -> Detector:
-    """The same detector, which looks at each picture once: figures are followed one after the other."""
+def remembering(detect: Detector) -> Detector:
+    """The same detector, which looks at each picture once: figures of a clip are followed one after the other."""
     seen: dict[bytes, Salience] = {}
 
     def once(picture_HWC: NDArray[np.uint8]) -> Salience:
