@@ -39,7 +39,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class World:
     """Drawn clips on the disk, each with where people put it."""
 
-    def __init__(self, folder: Path, prompts: int = 24) -> None:
+    def __init__(self, folder: Path, prompts: int = 40) -> None:
         self.folder, self.examples = folder, dict[str, list[Example]]()
         rng, colors = np.random.default_rng(0), list(COLORS)
         for name in ("appeal", "motion", "text_video", "image_video"):
@@ -71,7 +71,7 @@ class World:
 
     def _text_video(self, p: int, rng: Any, colors: list[str]) -> list[Example]:
         """Right where the words name the square's colour."""
-        color, path = colors[p % 3], self._write(f"t{p}", clip(colors[p % 3], 4, seed=p))
+        color, path = colors[p % 3], self._write(f"t{p}", clip(colors[p % 3], 4, seed=p, size_px=28))
         wrong = colors[(p + 1 + p // 3 % 2) % 3]
         return [
             Example(
@@ -85,10 +85,10 @@ class World:
         from PIL import Image
 
         image = self.folder / f"i{p}.png"
-        Image.fromarray(clip(colors[p % 3], seed=p)[0]).save(image)
+        Image.fromarray(clip(colors[p % 3], seed=p, size_px=20)[0]).save(image)
         out = []
         for color, target in ((colors[p % 3], 1.0), (colors[(p + 1 + p // 3 % 2) % 3], 0.0)):
-            path = self._write(f"i{p}_{color}", clip(color, 6, seed=p))
+            path = self._write(f"i{p}_{color}", clip(color, 6, seed=p + 100, size_px=20))
             out.append(Example(sample=Sample(id=path.stem, video=path, image=image), target=target, group=f"p{p}"))
         return out
 
@@ -113,8 +113,13 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
-#: dimension -> steps that its toy takes, and the share of pairs of held-out prompts in order
-TOYS = {"appeal": (40, 0.95), "motion": (80, 0.95), "text_video": (160, 0.85), "image_video": (120, 0.85)}
+#: what its toy takes: the recipe's fields, and the share of pairs of held-out prompts in order
+TOYS: dict[str, tuple[dict[str, Any], float]] = {
+    "appeal": ({"steps": 40, "learning_rate": 2e-3}, 0.95),
+    "motion": ({"steps": 200, "learning_rate": 1e-3}, 0.85),
+    "text_video": ({"steps": 200, "learning_rate": 1e-3, "loss": "squared"}, 0.85),
+    "image_video": ({"steps": 80, "learning_rate": 1e-3, "loss": "squared"}, 0.85),
+}
 
 
 @pytest.fixture(scope="module", params=TOYS)
@@ -122,7 +127,7 @@ def trained(
     request: pytest.FixtureRequest, world: World, encoders, tmp_path_factory
 ) -> tuple[str, Path, dict[str, Any]]:
     name, out = request.param, tmp_path_factory.mktemp(request.param)
-    figures = finetuning.finetune(recipe(name, encoders, steps=TOYS[name][0]), world.examples[name], out, fit)
+    figures = finetuning.finetune(recipe(name, encoders, **TOYS[name][0]), world.examples[name], out, fit)
     assert figures is not None
     return name, out, figures
 
@@ -256,6 +261,42 @@ def test_the_motion_loss_is_least_where_it_should_be():
 def test_a_wrong_recipe_is_one_clear_error(fields, words):
     with pytest.raises(BadConfig, match=words):
         Recipe(**fields)
+
+
+def test_from_ratings_to_scores_on_the_command_line(world, encoders, tmp_path, capsys):
+    from anisora.evaluation.records import read_records
+    from anisora.serving.cli import run
+
+    examples = world.examples["appeal"]
+    lines(tmp_path / "shots.jsonl", [{"id": e.sample.id, "video": str(e.sample.video)} for e in examples])
+    rating = {"rater": "r", "dimension": "appeal", "kind": "rating"}
+    votes = [rating | {"prompt_id": e.group, "a": e.sample.id, "value": 1 + 4 * e.target} for e in examples]
+    lines(tmp_path / "votes.jsonl", votes)
+    (tmp_path / "recipe.yaml").write_text("dimension: appeal\nlook: {num_frames: 2, short_px: 32}\ndevice: cpu\n")
+    place = {name: str(tmp_path / name) for name in ("votes.jsonl", "shots.jsonl", "recipe.yaml", "scorer", "eval")}
+    train = [
+        "evaluate",
+        "train-scorer",
+        place["votes.jsonl"],
+        "--recipe",
+        place["recipe.yaml"],
+        "--out",
+        place["scorer"],
+    ]
+    fields = [f"vision={encoders['vit']}", "steps=3", "batch=2", "held_out=0.3"]
+    assert run([*train, *fields, "--json"]) == 2  # ratings do not say where the clips are
+    assert run([*train, "--manifest", place["shots.jsonl"], *fields, "--max-minutes", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["done"] is False
+    assert run([*train, "--manifest", place["shots.jsonl"], *fields, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["held_out"]["clips"] > 0
+    first = lines(tmp_path / "few.jsonl", [{"id": "a", "video": str(examples[0].sample.video)}])
+    score = ["evaluate", "--manifest", str(first), "--metrics", "held_share", "--out", place["eval"]]
+    assert run([*score, "--scorer", place["scorer"], "--json"]) == 0
+    (record,) = [r for r in read_records(tmp_path / "eval" / "results.jsonl") if r.backend == "full"]
+    assert (record.metric, record.params["frames"]) == ("anime.appeal", 2)
+    assert run(["evaluate", "apply-scorer", place["scorer"], place["eval"]]) == 2  # it looks at clips
+    assert run([*train, "--scores", place["eval"]]) == 2  # one or the other
+    assert run([*score, "--scorer", str(tmp_path / "nowhere")]) == 2
 
 
 def test_a_recipe_comes_from_a_file(tmp_path: Path, monkeypatch: Any):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,19 @@ def test_equation_3_is_the_mean_over_key_frames(folders, case):
     assert pair[:, 0].tolist() == pytest.approx([np.mean(alone), np.mean(alone[:2])], abs=1e-6)
 
 
-def test_equation_4_reads_both_features(folders, case):
-    network = new_network(card("text"), folders["vit"].parent).eval()
+def test_equation_4_as_released_is_a_sum_and_cannot_tell_a_match(folders, case):
+    network = new_network(card("text", is_joint=False), folders["vit"].parent).eval()
+    other = Case(frames=list(clip("blue")), prompt="the blue square stands still")
+    crossed = [replace(case, prompt=other.prompt), replace(other, prompt=case.prompt)]
     with torch.inference_mode():
         video, text = network.vision(case.frames).mean(0), network.text([case.prompt])[0]
-        joint = torch.cat([network.project_video(video), network.project_other(text)])
-        assert float(network([case])) == pytest.approx(float(network.head(joint).sigmoid()), abs=1e-6)
-        other = float(network([Case(frames=case.frames, prompt="the blue square stands still")]))
-        assert other != pytest.approx(float(network([case])), abs=1e-5)
+        both = torch.cat([network.project_video(video), network.project_other(text)])
+        assert float(network([case])) == pytest.approx(float(network.head(both).sigmoid()), abs=1e-6)
+        right, wrong = network([case, other]).logit().sum(), network(crossed).logit().sum()
+        assert float(right) == pytest.approx(float(wrong), abs=1e-5)
+        joint = new_network(card("text"), folders["vit"].parent).eval()
+        torch.nn.init.normal_(joint.head.weight)
+        assert abs(float(joint([case, other]).logit().sum() - joint(crossed).logit().sum())) > 1e-3
 
 
 def test_equation_2_is_a_softmax_over_the_two_sentences(folders, case):
@@ -172,7 +178,7 @@ def test_missing_and_misshapen_tensors_are_named(scorer_folder):
     with pytest.raises(BadCheckpoint) as problem:
         NetworkScorer(folder, "cpu")
     for part in (
-        "project_video.weight is missing", "extra is unknown", "head.weight is (1, 5), not (1, 64)",
+        "project_video.weight is missing", "extra is unknown", "head.weight is (1, 5), not (1, 96)",
         "head.bias is not finite",
     ):  # fmt: skip
         assert part in str(problem.value)

@@ -96,12 +96,14 @@ def write_siglip(folder: Path) -> Path:
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
 
 
-def clip(color: str = "red", moves_px: int = 0, noise: float = 0.0, frames: int = 6, seed: int = 0) -> np.ndarray:
+def clip(
+    color: str = "red", moves_px: int = 0, noise: float = 0.0, frames: int = 6, seed: int = 0, size_px: int = 10
+) -> np.ndarray:
     """A square of a colour on grey paper, [T, 32, 32, 3]; it goes `moves_px` to the right; noise is fresh on every frame."""
     rng = np.random.default_rng(seed)
-    left, top = int(rng.integers(1, 6)), int(rng.integers(4, 18))
+    left, top = int(rng.integers(1, 6)), int(rng.integers(1, SIDE_PX - size_px))
     video = np.full((frames, SIDE_PX, SIDE_PX, 3), 150.0)
     for t in range(frames):
         x = left + round(moves_px * t / (frames - 1))
-        video[t, top : top + 10, x : x + 10] = COLORS[color]
+        video[t, top : top + size_px, x : x + size_px] = COLORS[color]
     return np.clip(video + rng.normal(0, noise, video.shape) if noise else video, 0, 255).astype(np.uint8)

@@ -138,7 +138,7 @@ def new_network(card: Card, folder: Path, device: str | None = None) -> Network:
         case "pair":
             text = place.get("text")
             encoder = None if text is None else encoders.load_text(text, card.text_tokens)
-            return PairNetwork(encoders.load_vision(_there(place["vision"])), encoder, num_outputs)
+            return PairNetwork(encoders.load_vision(_there(place["vision"])), encoder, num_outputs, card.is_joint)
         case "prompts":
             towers = encoders.load_towers(_there(place["towers"]))
             fusion = FrameFusion(towers.width, card.fusion_layers) if card.fusion_layers else None

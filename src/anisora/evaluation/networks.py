@@ -65,16 +65,19 @@ class FramesNetwork(Network):
 class PairNetwork(Network):
     """S = R(E_V(V), E_T(T)) (equation 4), or R(E_V(V), E_V(I)) without a text encoder (equation 5); in [0, 1].
 
-    As released: the mean of the frames' features and the other feature each go through a linear layer, stand side by side,
-    and a linear layer with a sigmoid reads them.
+    The mean of the frames' features and the other feature each go through a linear layer; a linear layer with a sigmoid reads
+    them side by side. As released, that is all (`is_joint` false): a sum of what the clip says and of what the text says, which
+    cannot tell whether the two agree. Here the head also reads their product, place by place.
     """
 
-    def __init__(self, vision: VisionEncoder, text: TextEncoder | None, outputs: int = 1) -> None:
+    def __init__(
+        self, vision: VisionEncoder, text: TextEncoder | None, outputs: int = 1, is_joint: bool = True
+    ) -> None:
         super().__init__()
-        self.vision, self.text = vision, text
+        self.vision, self.text, self.is_joint = vision, text, is_joint
         self.project_video = nn.Linear(vision.width, vision.width)
         self.project_other = nn.Linear(vision.width if text is None else text.width, vision.width)
-        self.head = nn.Linear(2 * vision.width, outputs)
+        self.head = nn.Linear((3 if is_joint else 2) * vision.width, outputs)
 
     def parts(self) -> dict[str, Any]:
         return {"vision": self.vision} | ({} if self.text is None else {"text": self.text})
@@ -83,13 +86,14 @@ class PairNetwork(Network):
         return self.text is not None and self.text.is_cut(case.prompt)
 
     def forward(self, cases: Sequence[Case]) -> Tensor:
-        video = torch.stack([features.mean(dim=0) for features in _by_case(self.vision, cases)])
+        frames = torch.stack([features.mean(dim=0) for features in _by_case(self.vision, cases)])
         if self.text is None:
-            other = self.vision([case.reference for case in cases])
+            reference = self.vision([case.reference for case in cases])
         else:
-            other = self.text([case.prompt for case in cases])
-        both = [self.project_video(video.float()), self.project_other(other.float())]
-        return self.head(torch.cat(both, dim=1)).sigmoid()
+            reference = self.text([case.prompt for case in cases])
+        video, other = self.project_video(frames.float()), self.project_other(reference.float())
+        read = [video, other, video * other] if self.is_joint else [video, other]
+        return self.head(torch.cat(read, dim=1)).sigmoid()
 
 
 class PromptsNetwork(Network):

@@ -48,6 +48,8 @@ class VlmNetwork(Network):
             raise BadCheckpoint(
                 "reward tokens", got=len(self.reward_ids), expected=f"one for each of {outputs} outputs"
             )
+        if any(question.count(token) != 1 for token in reward_tokens):
+            raise BadCheckpoint("the reward tokens in the question", got=question[-80:], expected="each of them once")
         self.rating_ids = [_single_token(vlm, rating) for rating in RATINGS] if read == "answer" else []
 
     def parts(self) -> dict[str, Any]:

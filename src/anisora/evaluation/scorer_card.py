@@ -80,6 +80,7 @@ class Card:
         0, "layout prompts: layers of ActionCLIP's transformer over frames; 0 takes their mean"
     )
     text_tokens: int | None = setting(None, "layout pair: captions are cut there; the published scorer: 30")
+    is_joint: bool = setting(True, "layout pair: the head reads the features' product too; false as released")
     of: Literal["text", "image"] = setting("text", "layout similarity: what the frames are compared with")
     question: str = setting("", "layouts vlm and endpoint: what is asked, with {prompt} and {image}")
     read: Literal["last", "tokens", "answer"] = setting("last", "layout vlm: where the value is read off")

@@ -1,69 +1,27 @@
-"""A captioner behind any OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, or somebody's service.
+"""A captioner behind an endpoint: several questions are in flight, answers come in whatever order they like.
 
-Frames go as pictures of one chat message. Several questions are in flight; answers come in whatever order they like. What
-passes (a timeout, a busy server, a torn answer) is tried again with growing pauses; what is wrong for every clip (no such
-model, no right) ends the work at once with one message instead of failing a million clips.
+How an endpoint is asked, and what is tried again, is `curation.endpoint`'s.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
-import random
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from anisora.curation import endpoint
 from anisora.curation.captions.ask import PROSE_QUESTION, Ask, Reply, question
 from anisora.curation.captions.schema import JSON_SCHEMA
-from anisora.errors import BadConfig, Failed
 from anisora.records import Backend
 from anisora.settings import setting
 
-#: Answers that say "later", and those that say the same for every clip.
-_TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_FATAL_STATUS = {
-    401: "the API key is not accepted",
-    403: "the API key has no right to this model",
-    404: "no such endpoint or model",
-}
-
-#: The longest pause a server may ask for; beyond it the clip is left for the next run.
-_LONGEST_PAUSE_S = 60.0
-
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointSettings:
-    """Where an endpoint is and how it is asked."""
+class EndpointSettings(endpoint.EndpointSettings):
+    """Where an endpoint is, how it is asked, and for what."""
 
-    base_url: str = setting("http://127.0.0.1:8000/v1", "the address, up to and with /v1", metavar="URL")
-    model: str = setting("", "the model's name there", metavar="NAME")
-    api_key_env: str = setting("ANISORA_API_KEY", "the environment variable that holds the key, if one is needed")
     answers: Literal["json", "prose"] = setting("json", "ask for fields and prose, or for prose alone")
-    is_structured: bool = setting(True, "hold the server to the JSON schema; off for servers without response_format")
-    in_flight: int = setting(8, "questions under way at once")
-    timeout_s: float = setting(120.0, "how long one answer may take")
-    tries: int = setting(4, "requests for one answer before the clip is left for the next run")
-    pause_s: float = setting(1.0, "the first pause between tries; each further one is twice as long")
-    max_tokens: int = setting(768, "the longest answer")
-    temperature: float = setting(0.2, "0 gives the same answer again")
-    jpeg_quality: int = setting(90, "of the frames on their way")
-
-    def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise BadConfig("not an address", got=self.base_url, expected="http://... or https://...")
-        if not self.model:
-            raise BadConfig("no model named", expected="its name at the endpoint", hint="model: qwen2.5-vl-7b")
-        for name in ("in_flight", "tries", "max_tokens", "timeout_s"):
-            if getattr(self, name) <= 0:
-                raise BadConfig(f"{name} of the endpoint", got=getattr(self, name), expected="above 0")
 
 
 class EndpointCaptioner:
@@ -72,16 +30,9 @@ class EndpointCaptioner:
     backend: Backend = "service"
 
     def __init__(self, settings: EndpointSettings) -> None:
-        import httpx2
-
         self.settings = settings
         self.answers = settings.answers
-        key = os.environ.get(settings.api_key_env, "")
-        self._client = httpx2.Client(
-            timeout=settings.timeout_s,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx2.Limits(max_connections=settings.in_flight),
-        )
+        self._endpoint = endpoint.Endpoint(settings)
 
     def __enter__(self) -> EndpointCaptioner:
         return self
@@ -91,7 +42,7 @@ class EndpointCaptioner:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        self._endpoint.close()
 
     @property
     def key(self) -> Mapping[str, Any]:
@@ -116,94 +67,13 @@ class EndpointCaptioner:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _answer(self, ask: Ask) -> Reply:
-        """Asks until there is an answer, a final no, or no try left."""
-        body = self._body(ask)
-        for number in range(1, self.settings.tries + 1):
-            try:
-                return self._once(ask, body)
-            except _Passing as problem:
-                last = problem
-            if number == self.settings.tries or last.retry_after_s > _LONGEST_PAUSE_S:
-                break
-            time.sleep(max(last.retry_after_s, self._pause_s(number)))
-        return _reply(ask, reason=last.reason, detail=last.detail, is_transient=True)
-
-    def _pause_s(self, number: int) -> float:
-        """Twice as long each time, spread a little so that many clips do not come back at once."""
-        return min(_LONGEST_PAUSE_S, self.settings.pause_s * 2 ** (number - 1)) * random.uniform(0.75, 1.25)
-
-    def _once(self, ask: Ask, body: bytes) -> Reply:
-        import httpx2
-
-        url = self.settings.base_url.rstrip("/") + "/chat/completions"
-        headers = {"Content-Type": "application/json", "X-Request-Id": ask.code}
-        try:
-            response = self._client.post(url, content=body, headers=headers)
-        except httpx2.TimeoutException as problem:
-            raise _Passing("timeout", str(problem)) from problem
-        except httpx2.HTTPError as problem:
-            raise _Passing("unreachable", str(problem)) from problem
-        status = response.status_code
-        if status in _FATAL_STATUS:
-            raise BadConfig(_FATAL_STATUS[status], got=f"{status} from {url}", expected=f"model {self.settings.model}",
-                            hint=f"the key in {self.settings.api_key_env}" if status != 404 else "another --model")  # fmt: skip
-        if status in _TRANSIENT_STATUS:
-            raise _Passing(f"http_{status}", response.text[:200], _seconds(response.headers.get("Retry-After")))
-        if status >= 400:  # this clip's question was not understood: too many pictures, too long, filtered
-            return _reply(ask, reason=f"http_{status}", detail=response.text[:200])
-        try:
-            choice = response.json()["choices"][0]
-            message = choice["message"]
-        except (ValueError, LookupError, TypeError) as problem:
-            raise _Passing("torn_answer", response.text[:200]) from problem
-        if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-            return _reply(ask, reason="refusal", detail=str(message.get("refusal") or "content_filter"))
-        text = message.get("content") or ""
-        if isinstance(text, list):  # some servers answer in parts, as they are asked
-            text = "".join(part.get("text", "") for part in text)
-        return _reply(ask, text=text) if text.strip() else _reply(ask, reason="empty")
-
-    def _body(self, ask: Ask) -> bytes:
-        """The request: the frames, then the question. A further attempt gets another seed and more freedom."""
-        pictures = [{"type": "image_url", "image_url": {"url": _data_url(frame, self.settings.jpeg_quality)}}
-                    for frame in ask.frames_THWC]  # fmt: skip
-        words = question(ask) if self.answers == "json" else PROSE_QUESTION
-        body: dict[str, Any] = {
-            "model": self.settings.model,
-            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": words}]}],
-            "max_tokens": self.settings.max_tokens,
-            "temperature": self.settings.temperature + 0.4 * ask.attempt,
-            "seed": ask.attempt,
-        }
-        if self.answers == "json" and self.settings.is_structured:
-            schema = {"name": "caption", "strict": True, "schema": JSON_SCHEMA}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return json.dumps(body).encode()
-
-
-class _Passing(Failed):
-    """A failure that another try may not meet, at the earliest after `retry_after_s`."""
-
-    def __init__(self, reason: str, detail: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(reason, got=detail)
-        self.reason, self.detail, self.retry_after_s = reason, detail, retry_after_s
-
-
-def _seconds(retry_after: str | None) -> float:
-    """The seconds of a Retry-After header; 0 for none, and for a date, which our own pauses will do for."""
-    try:
-        return max(0.0, float(retry_after or 0))
-    except ValueError:
-        return 0.0
-
-
-def _reply(ask: Ask, **fields: Any) -> Reply:
-    return Reply(clip_id=ask.clip_id, frame_digest=ask.frame_digest, **fields)
-
-
-def _data_url(frame_HWC: NDArray[np.uint8], quality: int) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(frame_HWC).save(buffer, "JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        """The frames, then the question; until there is an answer, a final no, or no try left."""
+        pictures = [endpoint.data_url(frame, self.settings.jpeg_quality) for frame in ask.frames_THWC]
+        is_json = self.answers == "json"
+        words = question(ask) if is_json else PROSE_QUESTION
+        schema = {"name": "caption", "strict": True, "schema": JSON_SCHEMA} if is_json else None
+        said = self._endpoint.ask(pictures, words, code=ask.code, schema=schema, attempt=ask.attempt)
+        return Reply(
+            clip_id=ask.clip_id, frame_digest=ask.frame_digest, text=said.text, reason=said.reason, detail=said.detail,
+            is_transient=said.is_transient,
+        )  # fmt: skip

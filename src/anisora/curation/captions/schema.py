@@ -68,17 +68,9 @@ class AnimeCaption:
 def parse(text: str) -> tuple[AnimeCaption, str | None]:
     """The caption in a model's answer, and the code of the clip it says it is of (None when it says none).
 
-    Reads the first JSON object, whatever stands around it (fences, thoughts, politeness); further keys are left aside.
-    Raises UnusableReply "truncated", "not_json" or "not_schema".
+    Reads the first JSON object; further keys are left aside. Raises UnusableReply "truncated", "not_json" or "not_schema".
     """
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    start = text.find("{")
-    if start < 0:
-        raise UnusableReply("not_json", text)
-    try:
-        answer, _ = json.JSONDecoder(strict=False).raw_decode(text[start:])
-    except json.JSONDecodeError as reason:
-        raise UnusableReply("truncated" if _is_open(text[start:]) else "not_json", text) from reason
+    answer = first_object(text)
     clip = answer.pop("clip", None)
     known = {field.name for field in fields(AnimeCaption)}
     try:
@@ -89,6 +81,21 @@ def parse(text: str) -> tuple[AnimeCaption, str | None]:
         raise UnusableReply("not_schema", "no prose")
     values["prose"] = without_stock_opening(values["prose"])
     return AnimeCaption(**values), None if clip is None else str(clip)
+
+
+def first_object(text: str) -> dict[str, Any]:
+    """The first JSON object in a model's answer, whatever stands around it (fences, thoughts, politeness).
+
+    Raises UnusableReply "truncated" or "not_json".
+    """
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    start = text.find("{")
+    if start < 0:
+        raise UnusableReply("not_json", text)
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text[start:])[0]
+    except json.JSONDecodeError as reason:
+        raise UnusableReply("truncated" if _is_open(text[start:]) else "not_json", text) from reason
 
 
 def parse_prose(text: str) -> AnimeCaption:

@@ -31,16 +31,22 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="JSON lines with prompts, guides, masks; instead of CLIPS.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Some of the metrics; default: all.")] = None,
+    scorer: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A scorer's folder, or its card; an endpoint's too. Repeatable."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Score clips: smoothness, motion, appeal, image-video, character, and control where guides or masks are known.
 
     Scores are 0 to 100, higher is better; what cannot be measured is left open, with the reason. Resumable: run it again.
+    Scores of --scorer stand beside the others as backend full or service.
 
     Example: anisora evaluate shots/ --out eval
     """
     from anisora.evaluation.report import write_report
     from anisora.evaluation.samples import find_samples, read_manifest
+    from anisora.evaluation.scoring import open_scorers
     from anisora.evaluation.suite import evaluate, known_metrics
 
     if bool(clips) == bool(manifest):
@@ -48,12 +54,16 @@ def run(
     names = known_metrics([name.strip() for name in metrics.split(",")] if metrics else None)
     samples = read_manifest(manifest) if manifest else find_samples(clips or [])
     with progress_bars(quiet=as_json) as progress:
-        summary = evaluate(samples, out, metrics=names, progress=progress)
+        scorers = open_scorers(scorer or [])
+        summary = evaluate(samples, out, metrics=names, scorers=scorers, progress=progress)
     page = write_report(out, videos={sample.id: sample.video for sample in samples})[0]
     if as_json:
         print_json(summary)
     else:
         _show(summary, out)
+        for asked in scorers:
+            if spent := getattr(asked, "spent", None):
+                say("the endpoint: " + ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in spent.items()))
         say(f"the page: {page}")
 
 

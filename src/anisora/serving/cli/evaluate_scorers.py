@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -24,27 +25,77 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train_scorer(
-    votes: Annotated[Path, typer.Argument(metavar="VOTES.jsonl", help="Ratings of clips, or choices between two.")],
-    scores: Annotated[Path, typer.Option(metavar="DIR", help="The scores of the clips that were voted on.")],
+    votes: Annotated[
+        Path,
+        typer.Argument(metavar="VOTES.jsonl", help="Ratings of clips, or choices between two; graded motion captions."),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the scorer and its card.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Fields of the recipe to change, as steps=500.")
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A head: the scores of the clips that were voted on.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Fine-tuning: the recipe, instead of --scores.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Fine-tuning: the clips by the ids in the votes.")
+    ] = None,
     dimension: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of several dimensions in the file, this one.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(metavar="regression|pairwise", help="Default: by what most votes are.")
+        str | None, typer.Option(metavar="regression|pairwise", help="A head; default: by what most votes are.")
     ] = None,
+    max_minutes: Annotated[float, typer.Option(help="Fine-tuning: stop and save after so long.")] = math.inf,
     as_json: _Json = False,
 ) -> None:
     """Train a scorer from what people said, and say how good it is on prompts that it has not seen.
 
-    The clips must have been scored: what the metrics measured are its features; sample ids in the votes are those there.
+    With --scores a linear head on what the metrics measured: minutes, a few hundred votes. With --recipe a network is
+    fine-tuned, encoders and all; the same command goes on where it was interrupted.
 
     Example: anisora evaluate train-scorer votes.jsonl --scores eval --dimension smoothness --out scorer
     """
+    if (scores is None) == (recipe is None):
+        raise BadRequest("what is to be trained", got="both" if scores else "neither", expected="--scores or --recipe")
+    if recipe is not None:
+        if kind or dimension:
+            raise BadRequest("--kind and --dimension are for a head", hint="dimension: NAME in the recipe")
+        _finetune(votes, out, recipe, overrides or [], manifest, max_minutes, as_json)
+    elif manifest or overrides or max_minutes < math.inf:
+        raise BadRequest("--manifest, --max-minutes and key=value are for fine-tuning", expected="--recipe")
+    else:
+        _train_head(votes, out, scores, dimension, kind, as_json)
+
+
+def _finetune(
+    votes: Path, out: Path, recipe: Path, overrides: list[str], manifest: Path | None, max_minutes: float, as_json: bool
+) -> None:
+    from anisora.evaluation import finetuning
+    from anisora.serving.scorer_loop import fit
+
+    chosen = finetuning.load_recipe(recipe, overrides)
+    examples = finetuning.read_examples(chosen, votes, manifest)
+    figures = finetuning.finetune(chosen, examples, out, fit, max_minutes=max_minutes)
+    if as_json:
+        print_json({"path": str(out), "done": figures is not None, **(figures or {})})
+    elif figures is None:
+        say("saved; run the same command again to go on")
+    else:
+        say((out / finetuning.CARD).read_text(encoding="utf-8"))
+        say(f"wrote {out}")
+
+
+def _train_head(
+    votes: Path, out: Path, scores: Path | None, dimension: str | None, kind: str | None, as_json: bool
+) -> None:
     from anisora.evaluation import scorers
     from anisora.evaluation.records import RESULTS, read_records
     from anisora.evaluation.votes import read_votes
 
+    assert scores is not None  # the caller has looked
     if kind not in (None, "regression", "pairwise"):
         raise BadRequest("unknown kind of scorer", got=kind, expected="regression or pairwise")
     features = scorers.features_of(read_records(scores / RESULTS))
@@ -62,13 +113,18 @@ def apply_scorer(
     folder: _Dir,
     as_json: _Json = False,
 ) -> None:
-    """Let a trained scorer score the clips of a folder of scores; adds lines of the backend `full` to it.
+    """Let a trained head score the clips of a folder of scores; adds lines of the backend `full` to it.
+
+    A scorer with a network of its own looks at the clips: anisora evaluate CLIPS --scorer SCORER.
 
     Example: anisora evaluate apply-scorer scorer eval
     """
     from anisora.evaluation import scorers
     from anisora.evaluation.records import RESULTS, append_records, read_records
+    from anisora.evaluation.scorer_card import is_linear
 
+    if not is_linear(scorer):
+        raise BadRequest("a scorer that looks at clips", got=scorer, hint=f"anisora evaluate CLIPS --scorer {scorer}")
     said = scorers.apply(scorer, read_records(folder / RESULTS))
     append_records(folder / RESULTS, said)
     if as_json:
