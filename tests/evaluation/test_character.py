@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.evaluation.drawn_shots import shot
 
 from anisora.errors import BadCheckpoint, BadInput
 from anisora.evaluation import characters, gallery
@@ -26,6 +25,8 @@ from anisora.measures.figures import remembering
 from anisora.measures.footage import Footage
 from anisora.measures.salience import salience
 from anisora.media.writer import write_video
+
+from .drawn_shots import shot
 
 
 @pytest.fixture(scope="module")

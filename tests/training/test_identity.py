@@ -20,10 +20,11 @@ SIDE_PX = 32
 
 
 def figure(rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Somebody in a shirt of one colour and trousers of another, before one of many walls: the wall is no identity."""
-    picture = np.zeros((SIDE_PX, SIDE_PX, 3)) + rng.uniform(0, 255, 3)
-    x = int(rng.integers(6, 14))
-    picture[4:16, x : x + 12], picture[16:30, x : x + 12] = top, bottom
+    """Somebody in a shirt of one colour and trousers of another, and a prop of any colour, which is no identity."""
+    picture = np.zeros((SIDE_PX, SIDE_PX, 3))
+    x = int(rng.integers(4, 10))
+    picture[2:16, x : x + 12], picture[16:30, x : x + 12] = top, bottom
+    picture[8:24, x + 12 : x + 20] = rng.uniform(0, 255, 3)
     return np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
 
 
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dinov2")
     torch.manual_seed(0)
     config = Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE_PX, patch_size=8, mlp_ratio=2
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE_PX, patch_size=8, mlp_ratio=2
     )
     Dinov2Model(config).save_pretrained(out)
     size = {"height": SIDE_PX, "width": SIDE_PX}
@@ -91,11 +92,11 @@ def test_the_loss_is_equation_6_under_a_softmax():
 def test_what_is_learned_holds_for_characters_never_seen(folder, pictures, tmp_path):
     others = cast(tmp_path, 16, 1)
     before = right(load_vision(folder), others)
-    settings = IdentitySettings(characters=8, frames=1, loop=settings_of_loop(60, 2e-3))
+    settings = IdentitySettings(characters=24, frames=1, loop=settings_of_loop(120, 5e-3))
     exported = main(load_vision(folder), pictures, settings, tmp_path / "run")
     after = right(load_vision(exported), others)
-    assert before < 0.6
-    assert after > before + 0.15
+    assert before < 0.5
+    assert after > before + 0.3
     assert {path.name for path in exported.iterdir()} >= {
         "config.json",
         "model.safetensors",

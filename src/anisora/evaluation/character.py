@@ -76,7 +76,7 @@ class CharacterScorer:
     #: the paper's scale; a cosine below 0 is as unlike as can be, and scores 0
     outputs = (Output(dimension="character"),)
 
-    def __init__(self, place: str | os.PathLike[str]) -> None:
+    def __init__(self, place: str | os.PathLike[str], device: str | None = None) -> None:
         """Opens a folder. Raises BadInput, BadCheckpoint, AssetMissing."""
         folder = Path(place)
         gallery = galleries.load(folder)
@@ -85,7 +85,7 @@ class CharacterScorer:
         if names := gallery.facts.names:
             threshold = gallery.facts.threshold
             self.stored = _Reference(kind="gallery", names=names, stored_CD=gallery.stored_CD, threshold=threshold)
-        self.encoder = identity.load_encoder(encoder)
+        self.encoder = identity.load_encoder(encoder, device)
         self.detect = partial(salience, weights=network)
         self.weights_sha256 = gallery.facts.encoder_sha256
         #: the hash of everything but the clips that scores depend on
@@ -99,7 +99,8 @@ class CharacterScorer:
         with one_thread():
             said = _measured(sample, footage, self.stored, self._see)
         score = None if said.raw is None else self.outputs[0].score(said.raw)
-        return replace(said, score=score, weights_sha256=self.weights_sha256)
+        beyond = {"beyond_range": True} if said.raw is not None and said.raw < 0 else {}
+        return replace(said, score=score, params={**said.params, **beyond}, weights_sha256=self.weights_sha256)
 
     def _see(self, frames_THWC: Frames, moments: Sequence[int]) -> list[_Seen]:
         return _seen(frames_THWC, moments, self.detect, self.encoder)

@@ -62,7 +62,13 @@ class Gallery:
 
 
 def build(
-    out: Path, cuts: Sequence[CutOut], encoder: str, salience: Path | None = None, progress: Progress | None = None
+    out: Path,
+    cuts: Sequence[CutOut],
+    encoder: str,
+    salience: Path | None = None,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Gallery, dict[str, Any]]:
     """Writes `out/gallery.safetensors` and says how well the encoder tells its characters apart (`identification`).
 
@@ -70,7 +76,7 @@ def build(
     Raises BadCheckpoint.
     """
     names, labels, sources = _named(cuts)
-    features = features_of(cuts, encoder, progress)
+    features = features_of(cuts, encoder, device, progress)
     figures = identification(features, labels, sources, len(names))
     facts = Facts(
         schema=SCHEMA, names=names, sources=sources, encoder=_place(encoder, out),
@@ -82,10 +88,10 @@ def build(
     return gallery, figures
 
 
-def figures_of(cuts: Sequence[CutOut], encoder: str, progress: Progress | None = None) -> dict[str, Any]:
+def figures_of(cuts: Sequence[CutOut], encoder: str, device: str | None = None) -> dict[str, Any]:
     """How well an encoder tells the characters of cut-outs apart (`identification`)."""
     names, labels, sources = _named(cuts)
-    return identification(features_of(cuts, encoder, progress), labels, sources, len(names))
+    return identification(features_of(cuts, encoder, device), labels, sources, len(names))
 
 
 def _named(cuts: Sequence[CutOut]) -> tuple[tuple[str, ...], NDArray[np.int32], tuple[str, ...]]:
@@ -95,9 +101,11 @@ def _named(cuts: Sequence[CutOut]) -> tuple[tuple[str, ...], NDArray[np.int32], 
     return names, labels, tuple(cut.source for cut in cuts)
 
 
-def features_of(cuts: Sequence[CutOut], encoder: str, progress: Progress | None = None) -> NDArray[np.float32]:
+def features_of(
+    cuts: Sequence[CutOut], encoder: str, device: str | None = None, progress: Progress | None = None
+) -> NDArray[np.float32]:
     """The features [N, D] of cut-outs."""
-    network = identity.load_encoder(encoder)
+    network = identity.load_encoder(encoder, device)
     found = [np.zeros((0, 0), np.float32)] if not cuts else []
     for start in range(0, len(cuts), _STEP):
         if progress:
@@ -226,7 +234,7 @@ _MEANING = (
 
 
 def _table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
-    rows = [(name, *row(said)) for name, said in figures.items()]
+    rows = [(name.replace("_", " "), *row(said)) for name, said in figures.items()]
     return Table(columns=("", *COLUMNS), rows=rows)
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from anisora.errors import BadCheckpoint
 from anisora.evaluation.encoders import load_vision, model_type
 from anisora.files import sha256_file, write_atomic
+from anisora.runtime import pick_device
 from anisora.store import content_hash
 
 #: The encoder that needs no folder, and the side that it is given.
@@ -36,17 +37,19 @@ _BATCH = 16
 Pictures = Sequence[NDArray[np.uint8]]  # RGB [H, W, 3], all of one size
 
 
-def load_encoder(named: str | Path | None = None) -> nn.Module:
+def load_encoder(named: str | Path | None = None, device: str | None = None) -> nn.Module:
     """A module from RGB pictures to features [N, D], with a method `save(folder)`: of a local folder, or the embedded one.
 
-    Raises BadCheckpoint for another layout, and for weights that are missing or do not fit; AssetMissing.
+    On `device`, by default the accelerator where there is one. Raises BadCheckpoint for another layout, and for weights that
+    are missing or do not fit; AssetMissing.
     """
     if named is None or str(named) == EMBEDDED:
         from anisora.measures.perceptual import network
 
-        return EmbeddedEncoder(network().state_dict())
+        return EmbeddedEncoder(network().state_dict()).to(pick_device(device))
     folder = Path(named)
-    return _saved(folder) if model_type(folder, "an image encoder") == EMBEDDED else load_vision(folder)
+    encoder = _saved(folder) if model_type(folder, "an image encoder") == EMBEDDED else load_vision(folder)
+    return encoder.to(pick_device(device))
 
 
 def weights_sha256(named: str | Path | None = None) -> str:

@@ -53,7 +53,7 @@ def open_scorers(places: Sequence[str | os.PathLike[str]], device: str | None = 
     opened: list[Scorer] = []
     for place in places:
         if (Path(place) / GALLERY).exists():
-            opened.append(_gallery(place))
+            opened.append(_gallery(place, device))
             continue
         if is_linear(place):
             raise BadRequest(
@@ -68,10 +68,10 @@ def open_scorers(places: Sequence[str | os.PathLike[str]], device: str | None = 
     return opened
 
 
-def _gallery(place: str | os.PathLike[str]) -> Scorer:
+def _gallery(place: str | os.PathLike[str], device: str | None) -> Scorer:
     from anisora.evaluation.character import CharacterScorer
 
-    return CharacterScorer(place)
+    return CharacterScorer(place, device)
 
 
 def _open(place: str | os.PathLike[str], device: str | None) -> Scorer:

@@ -56,6 +56,7 @@ def gallery(
         float, typer.Option(min=0, metavar="M", help="Stop fine-tuning then; run again to go on.")
     ] = math.inf,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of drawn characters and of fine-tuning.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the accelerator, else cpu.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")] = False,
 ) -> None:
     """Build a gallery of characters, against which `anisora evaluate --scorer DIR` holds clips; look at gallery.html first.
@@ -85,7 +86,7 @@ def gallery(
     figures: dict[str, Any] = {}
     if fine_tune:
         loop = {"steps": fine_tune, "learning_rate": learning_rate}
-        tuned, figures = _fine_tuned(out, cuts, named, batch, seed, max_minutes, loop)
+        tuned, figures = _fine_tuned(out, cuts, named, batch, seed, max_minutes, loop, device)
         if tuned is None:
             say(f"stopped; run the same command again to go on ({out / 'identity'})")
             if as_json:
@@ -93,7 +94,7 @@ def gallery(
             return
         named = tuned
     with progress_bars(quiet=as_json) as progress:
-        built, figures["gallery"] = galleries.build(out, cuts, named, salience, progress)
+        built, figures["gallery"] = galleries.build(out, cuts, named, salience, device=device, progress=progress)
     page = galleries.write_page(out, lines, cuts, figures) if cuts else None
     if as_json:
         without = [{key: line[key] for key in ("character", "source", "reason")} for line in lines if line["reason"]]
@@ -101,14 +102,21 @@ def gallery(
                     "characters": list(built.facts.names), "without": without, **figures})  # fmt: skip
         return
     if cuts:
-        rows = [(name, *map(_cell, galleries.row(said))) for name, said in figures.items()]
+        rows = [(name.replace("_", " "), *map(_cell, galleries.row(said))) for name, said in figures.items()]
         show_table(("", *galleries.COLUMNS), rows)
         say(f"look at what was cut out: {page}")
     say(f"wrote {out / cast.GALLERY}")
 
 
 def _fine_tuned(
-    out: Path, cuts: Sequence[CutOut], encoder: str, batch: int, seed: int, minutes: float, loop: dict[str, Any]
+    out: Path,
+    cuts: Sequence[CutOut],
+    encoder: str,
+    batch: int,
+    seed: int,
+    minutes: float,
+    loop: dict[str, Any],
+    device: str | None,
 ) -> tuple[str | None, dict[str, Any]]:
     """(the new encoder's folder, how well it and the one before tell the held-out characters apart); None when stopped."""
     from anisora.evaluation.gallery import figures_of
@@ -122,16 +130,10 @@ def _fine_tuned(
         if cut.character not in held_out:
             pictures.setdefault(cut.character, {}).setdefault(cut.source, []).append(cut.path)
     settings = IdentitySettings(characters=batch, seed=seed, loop=settings_of_loop(**loop))
-    tuned = main(
-        load_encoder(encoder),
-        pictures,
-        settings,
-        out / "identity",
-        max_minutes=minutes,
-    )
+    tuned = main(load_encoder(encoder, device), pictures, settings, out / "identity", max_minutes=minutes)
     if tuned is None:
         return None, {}
-    before, after = (figures_of(asked, named) for named in (encoder, str(tuned)))
+    before, after = (figures_of(asked, named, device) for named in (encoder, str(tuned)))
     return str(tuned), {"held_out_before": before, "held_out_after": after}
 
 
