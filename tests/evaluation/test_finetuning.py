@@ -40,19 +40,22 @@ class World:
     """Drawn clips on the disk, each with where people put it."""
 
     def __init__(self, folder: Path, prompts: int = 40) -> None:
-        self.folder, self.examples = folder, dict[str, list[Example]]()
-        rng, colors = np.random.default_rng(0), list(COLORS)
-        for name in ("appeal", "motion", "text_video", "image_video"):
-            self.examples[name] = [
-                example for p in range(prompts) for example in getattr(self, f"_{name}")(p, rng, colors)
-            ]
+        self.folder, self.prompts = folder, prompts
+        self._made: dict[str, list[Example]] = {}
+
+    def __getitem__(self, dimension: str) -> list[Example]:
+        """The examples of a dimension, drawn at the first use."""
+        if dimension not in self._made:
+            draw, colors = getattr(self, f"_{dimension}"), list(COLORS)
+            self._made[dimension] = [example for p in range(self.prompts) for example in draw(p, colors)]
+        return self._made[dimension]
 
     def _write(self, name: str, frames: np.ndarray) -> Path:
         path = self.folder / f"{name}.mp4"
         write_video(path, frames, 8, lossless=True)
         return path
 
-    def _appeal(self, p: int, rng: Any, colors: list[str]) -> list[Example]:
+    def _appeal(self, p: int, colors: list[str]) -> list[Example]:
         """Grain is ugly."""
         out = []
         for level in (0, 60):
@@ -60,7 +63,7 @@ class World:
             out.append(Example(sample=Sample(id=path.stem, video=path), target=1 - level / 60, group=f"p{p}"))
         return out
 
-    def _motion(self, p: int, rng: Any, colors: list[str]) -> list[Example]:
+    def _motion(self, p: int, colors: list[str]) -> list[Example]:
         """Two grades of three, with a caption in words."""
         out = []
         for grade in (0, 2):
@@ -69,7 +72,7 @@ class World:
             out.append(Example(sample=Sample(id=path.stem, video=path), target=grade / 2, group=f"p{p}", caption=words))
         return out
 
-    def _text_video(self, p: int, rng: Any, colors: list[str]) -> list[Example]:
+    def _text_video(self, p: int, colors: list[str]) -> list[Example]:
         """Right where the words name the square's colour."""
         color, path = colors[p % 3], self._write(f"t{p}", clip(colors[p % 3], 4, seed=p, size_px=28))
         wrong = colors[(p + 1 + p // 3 % 2) % 3]
@@ -80,7 +83,7 @@ class World:
             for said, target in ((color, 1.0), (wrong, 0.0))
         ]
 
-    def _image_video(self, p: int, rng: Any, colors: list[str]) -> list[Example]:
+    def _image_video(self, p: int, colors: list[str]) -> list[Example]:
         """Right where the clip is of the picture's colour."""
         from PIL import Image
 
@@ -122,12 +125,16 @@ TOYS: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-@pytest.fixture(scope="module", params=TOYS)
+SLOW = ("motion", "text_video")
+PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in TOYS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def trained(
     request: pytest.FixtureRequest, world: World, encoders, tmp_path_factory
 ) -> tuple[str, Path, dict[str, Any]]:
     name, out = request.param, tmp_path_factory.mktemp(request.param)
-    figures = finetuning.finetune(recipe(name, encoders, **TOYS[name][0]), world.examples[name], out, fit)
+    figures = finetuning.finetune(recipe(name, encoders, **TOYS[name][0]), world[name], out, fit)
     assert figures is not None
     return name, out, figures
 
@@ -145,7 +152,7 @@ def test_the_loss_falls_and_the_order_of_unseen_prompts_is_learnt(trained):
 def test_the_folder_scores_as_training_left_it(trained, world):
     name, out, figures = trained
     scorer = NetworkScorer(out, "cpu")
-    outside = finetuning.split(world.examples[name], 0.3, 0)[1]
+    outside = finetuning.split(world[name], 0.3, 0)[1]
     said = [scorer.prepare(e.sample, Footage.read(e.sample.video))()[f"anime.{name}"] for e in outside]
     by_target = {t: np.mean([s.score for s, e in zip(said, outside, strict=True) if e.target == t]) for t in (0.0, 1.0)}
     assert by_target[1.0] > by_target[0.0] + 10
@@ -159,18 +166,18 @@ def test_the_folder_scores_as_training_left_it(trained, world):
 
 def test_an_interrupted_run_ends_as_an_unbroken_one(world, encoders, tmp_path):
     small = recipe("appeal", encoders, steps=6, batch=2)
-    whole = finetuning.finetune(small, world.examples["appeal"], tmp_path / "whole", fit)
-    stopped = finetuning.finetune(small, world.examples["appeal"], tmp_path / "broken", fit, max_minutes=0)
+    whole = finetuning.finetune(small, world["appeal"], tmp_path / "whole", fit)
+    stopped = finetuning.finetune(small, world["appeal"], tmp_path / "broken", fit, max_minutes=0)
     assert stopped is None
     assert not (tmp_path / "broken" / "scorer.json").exists()
-    resumed = finetuning.finetune(small, world.examples["appeal"], tmp_path / "broken", fit)
+    resumed = finetuning.finetune(small, world["appeal"], tmp_path / "broken", fit)
     assert resumed == whole
     for name in ("head.safetensors", "vision/model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
     with pytest.raises(BadConfig, match="another run"):
-        finetuning.finetune(replace(small, learning_rate=1e-4), world.examples["appeal"], tmp_path / "broken", fit)
+        finetuning.finetune(replace(small, learning_rate=1e-4), world["appeal"], tmp_path / "broken", fit)
     with pytest.raises(BadConfig, match="the examples"):
-        finetuning.finetune(small, world.examples["appeal"][2:], tmp_path / "broken", fit)
+        finetuning.finetune(small, world["appeal"][2:], tmp_path / "broken", fit)
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
@@ -267,7 +274,7 @@ def test_from_ratings_to_scores_on_the_command_line(world, encoders, tmp_path, c
     from anisora.evaluation.records import read_records
     from anisora.serving.cli import run
 
-    examples = world.examples["appeal"]
+    examples = world["appeal"]
     lines(tmp_path / "shots.jsonl", [{"id": e.sample.id, "video": str(e.sample.video)} for e in examples])
     rating = {"rater": "r", "dimension": "appeal", "kind": "rating"}
     votes = [rating | {"prompt_id": e.group, "a": e.sample.id, "value": 1 + 4 * e.target} for e in examples]

@@ -110,10 +110,11 @@ class Idefics2:
 
     def batch(self, samples: Sequence[tuple[Any, str, str | None]]) -> dict[str, Tensor]:
         """Model inputs of (frames, words, no answer)."""
+        from PIL import Image
+
         texts = [words + "<image> " * len(frames) for frames, words, _ in samples]
-        made = self.processor(
-            text=texts, images=[list(frames) for frames, _, _ in samples], padding=True, return_tensors="pt"
-        )
+        pictures = [[Image.fromarray(frame) for frame in frames] for frames, _, _ in samples]
+        made = self.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
         found = {name: tensor.to(self.model.device) for name, tensor in made.items()}
         return found | {"pixel_values": found["pixel_values"].to(self.model.dtype)}
 
