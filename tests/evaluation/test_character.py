@@ -152,6 +152,15 @@ def test_a_run_writes_scores_of_the_backend_full_and_resumes(drawn, shots, tmp_p
     assert fresh["1"] < {r.sample_id: r.score for r in records}["1"]  # another name was asked about: scored anew
 
 
+def test_an_input_picture_that_is_none_is_a_reason_and_no_stop(drawn, shots, tmp_path):
+    write_video(tmp_path / "a.mp4", next(iter(shots.values())), 4)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    sample = Sample(id="a", video=tmp_path / "a.mp4", image=tmp_path / "broken.png")
+    evaluate([sample], tmp_path / "out", metrics=["held_share"], scorers=open_scorers([drawn]))
+    reasons = {r.metric: r.reason for r in read_records(tmp_path / "out" / RESULTS)}
+    assert reasons["anime.character"] == "unreadable_input"
+
+
 def test_what_a_manifest_says_of_characters_is_checked(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"video": "a.mp4", "characters": "hero"}\n')
     with pytest.raises(BadInput, match="unreadable characters"):

@@ -24,7 +24,7 @@ from torch import nn
 from anisora.evaluation import gallery as galleries
 from anisora.evaluation import identity
 from anisora.evaluation.characters import GALLERY
-from anisora.evaluation.metrics import Measured
+from anisora.evaluation.metrics import Measured, picture
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.scorer_card import Output
 from anisora.evaluation.suite import one_thread
@@ -38,6 +38,7 @@ from anisora.store import content_hash
 #: Changes with what the scores mean.
 VERSION = 1
 
+Picture = NDArray[np.uint8]  # [H, W, 3]
 Frames = NDArray[np.uint8]  # [T, H, W, 3]
 Vectors = NDArray[np.float32]
 
@@ -92,12 +93,14 @@ class CharacterScorer:
         self.run_id = content_hash([VERSION, sha256_file(folder / GALLERY)])[:12]
 
     def prepare(self, sample: Sample, footage: Footage) -> Callable[[], dict[str, Measured]]:
-        """A job that says what equation 6 gives; null with a reason without a figure, or without one that is known."""
-        return lambda: {self.outputs[0].metric: self._measured(sample, footage)}
+        """A job that says what equation 6 gives; null with a reason without a figure, or without one that is known. Raises
+        BadImage for the input picture."""
+        image = None if sample.image is None else resized(picture(sample.image), LOOK_PX)
+        return lambda: {self.outputs[0].metric: self._measured(footage, image, sample.characters)}
 
-    def _measured(self, sample: Sample, footage: Footage) -> Measured:
+    def _measured(self, footage: Footage, image: Picture | None, names: Sequence[str]) -> Measured:
         with one_thread():
-            said = _measured(sample, footage, self.stored, self._see)
+            said = _measured(footage, image, names, self.stored, self._see)
         score = None if said.raw is None else self.outputs[0].score(said.raw)
         beyond = {"beyond_range": True} if said.raw is not None and said.raw < 0 else {}
         return replace(said, score=score, params={**said.params, **beyond}, weights_sha256=self.weights_sha256)
@@ -106,21 +109,24 @@ class CharacterScorer:
         return _seen(frames_THWC, moments, self.detect, self.encoder)
 
 
-def _measured(sample: Sample, footage: Footage, stored: _Reference | None, see: _See) -> Measured:
+def _measured(
+    footage: Footage, image: Picture | None, names: Sequence[str], stored: _Reference | None, see: _See
+) -> Measured:
     if len(footage) < 2 or footage.is_blank:
         return Measured(unit="cosine", reason="too_short" if len(footage) < 2 else "blank")
     seen = see(footage.frames_THWC, footage.deep_moments)
     if not seen:
         return Measured(unit="cosine", reason="no_character")
-    pictured = None if sample.image is None else _of_picture(sample.image, see)
-    reference = stored or (_of_first_frame(seen) if sample.image is None else pictured)
+    pictured = None if image is None else _of_picture(image, see)
+    reference = stored or (_first_features("first_frame", seen) if image is None else pictured)
     if reference is None:
         return Measured(unit="cosine", reason="no_character", details={"problem": "no figure in the input image"})
-    wanted = sample.characters if stored else ()
+    wanted = names if stored else ()
     if strange := [name for name in wanted if name not in reference.names]:
         return Measured(
             unit="cosine", reason="unknown_character", details={"problem": f"not in the gallery: {strange}"}
         )
+    seen_share = float(np.mean([len(own.frames) for own in seen])) / len(footage.deep_moments)
     if reference.kind == "first_frame":  # it is like itself
         seen = [_Seen(frames=own.frames[1:], features_nD=own.features_nD[1:]) for own in seen]
     held = _held(seen, reference, _who(seen, reference, wanted))
@@ -130,7 +136,7 @@ def _measured(sample: Sample, footage: Footage, stored: _Reference | None, see: 
     if stored and pictured:
         beside = _held(seen, pictured, _who(seen, pictured))
         details |= {} if beside is None else {"image_cosine": beside[0]}
-    details |= {"figures": len(seen)}
+    details |= {"figures": len(seen), "seen_share": seen_share}
     params = {"reference": reference.kind, "threshold": reference.threshold if not wanted else None}
     return Measured(unit="cosine", raw=raw, params=params, details=details)
 
@@ -149,16 +155,10 @@ def _seen(frames_THWC: Frames, moments: Sequence[int], detect: Detector, encoder
     return [_Seen(frames=tuple(own.mask_HW), features_nD=part) for own, part in zip(found, parts, strict=True)]
 
 
-def _of_picture(image: Path, see: _See) -> _Reference | None:
+def _of_picture(image: Picture, see: _See) -> _Reference | None:
     """The figures of the picture that a clip was made from; None without any."""
-    from anisora.media.image import load_image
-
-    found = see(resized(np.array(load_image(image)), LOOK_PX)[None], [0])
+    found = see(image[None], [0])
     return _first_features("image", found) if found else None
-
-
-def _of_first_frame(seen: Sequence[_Seen]) -> _Reference:
-    return _first_features("first_frame", seen)
 
 
 def _first_features(kind: str, seen: Sequence[_Seen]) -> _Reference:
