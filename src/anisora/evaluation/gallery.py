@@ -128,11 +128,11 @@ def read(cut: CutOut) -> NDArray[np.uint8]:
 
 def save(gallery: Gallery, out: Path) -> Path:
     """Writes `out/gallery.safetensors`, whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as bytes_of
 
     tensors = {"features": np.ascontiguousarray(gallery.features_ND), "labels": np.ascontiguousarray(gallery.labels_N)}
     metadata = {"gallery": json.dumps(asdict(gallery.facts), ensure_ascii=False, allow_nan=False)}
-    return write_atomic(out / GALLERY, lambda path: save_file(tensors, path, metadata))
+    return write_atomic(out / GALLERY, bytes_of(tensors, metadata))
 
 
 def load(folder: str | os.PathLike[str]) -> Gallery:

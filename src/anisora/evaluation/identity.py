@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +104,10 @@ class EmbeddedEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes the folder that `load_encoder` opens."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.model.state_dict().items()}
-        write_atomic(folder / "model.safetensors", partial(save_file, weights))
+        write_atomic(folder / "model.safetensors", save(weights))
         write_atomic(folder / "config.json", json.dumps({"model_type": EMBEDDED}).encode() + b"\n")
 
 
