@@ -220,3 +220,15 @@ def test_a_rating_needs_a_range_and_a_question(server, tmp_path):
     path.write_text(json.dumps(card | {"question": " "}))
     with pytest.raises(BadCheckpoint, match="no question"):
         judge.Judge(path)
+
+
+def test_the_cards_that_ship_can_be_read(tmp_path):
+    from anisora.evaluation.finetuning import load_recipe
+
+    configs = Path(__file__).parents[2] / "configs"
+    card = read_card(configs / "judge.yaml")[0]
+    assert card.needs_prompt
+    assert card.has_reference
+    assert '"image_video" (a number from 1, the worst, to 5)' in judge.question(card)
+    assert judge.Judge(configs / "judge.yaml").in_flight == 8
+    assert load_recipe(configs / "scorer.yaml", [f"vision={tmp_path}"]).vision == tmp_path

@@ -113,9 +113,9 @@ class Towers(nn.Module):
         self.max_tokens: int = text.max_position_embeddings
         self.width: int = getattr(text, "projection_size", None) or model.config.projection_dim
 
-    def of_frames(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
-        """Features of frames, uint8 RGB, before they are brought to unit length."""
-        return self.model.get_image_features(pixel_values=pixels(self.processor, frames_THWC, self.model)).pooler_output
+    def of_frames(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Features of pictures, uint8 RGB [H, W, 3] each, before they are brought to unit length."""
+        return self.model.get_image_features(pixel_values=pixels(self.processor, frames, self.model)).pooler_output
 
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit features of texts."""
@@ -262,7 +262,7 @@ def _family(folder: Path, families: dict[str, _Family], what: str) -> _Family:
 def _encoder(folder: Path, family: _Family) -> Any:
     import transformers
 
-    options = {"add_pooling_layer": False} if family.is_pooler_optional else {}
+    options: dict[str, Any] = {"add_pooling_layer": False} if family.is_pooler_optional else {}
     return load_strict(getattr(transformers, family.class_name), folder, **options)
 
 

@@ -87,6 +87,7 @@ class Recipe:
         6, "layout prompts: layers of ActionCLIP's transformer over frames; 0 takes their mean"
     )
     text_tokens: int | None = setting(None, "layout pair: captions are cut there; the published scorer: 30")
+    is_joint: bool = setting(True, "layout pair: the head reads the features' product too; false as released")
     lora_rank: int = setting(0, "layout vlm: above 0, LoRA of that rank instead of all weights")
     steps: int = setting(2000, "optimiser steps")
     batch: int = setting(8, "clips a step")
@@ -131,7 +132,8 @@ class Recipe:
         question = (self.question or QUESTIONS[self.dimension]) if layout == "vlm" else ""
         return Card(
             layout=layout, outputs=(Output(dimension=self.dimension),), parts=dict(parts), look=self.look or LOOKS[layout],
-            fusion_layers=self.fusion_layers if layout == "prompts" else 0, text_tokens=self.text_tokens, question=question,
+            fusion_layers=self.fusion_layers if layout == "prompts" else 0, text_tokens=self.text_tokens,
+            is_joint=self.is_joint, question=question,
         )  # fmt: skip
 
 
@@ -338,10 +340,9 @@ def _loss_of(
         cases = [case(example.sample) for example in chosen]
         if isinstance(network, PromptsNetwork):
             captions, targets = [e.caption for e in chosen], [e.target for e in chosen]
-            both = network.logits(cases, [*captions, *network.prompts]).split(
-                [len(chosen), len(network.prompts)], dim=1
-            )
-            return motion_loss(*both, torch.tensor(targets, device=both[0].device))
+            logits = network.logits(cases, [*captions, *network.prompts])
+            wanted = torch.tensor(targets, device=logits.device)
+            return motion_loss(logits[:, : len(chosen)], logits[:, len(chosen) :], wanted)
         said = network(cases)[:, 0]
         target = torch.tensor([e.target for e in chosen], device=said.device)
         return (functional.mse_loss if squared else functional.l1_loss)(said, target), {}

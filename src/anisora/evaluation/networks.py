@@ -136,7 +136,9 @@ class FrameFusion(nn.Module):
 
     def forward(self, features_TC: Tensor) -> Tensor:
         x = features_TC + self.frame_position_embeddings.weight[: len(features_TC)]
-        for block in self.transformer["resblocks"]:  # type: ignore[union-attr]
+        blocks = self.transformer["resblocks"]
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
             x = block(x)
         return x + features_TC
 

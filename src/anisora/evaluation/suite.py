@@ -78,7 +78,7 @@ def evaluate(
                 append_records(path, score_sample(sample, missing, footage=footage, problem=problem, content=content))
                 for scorer in due:
                     append_records(path, _asked(scorer, sample, footage, problem, content, waiting))
-        append_records(path, (record for key, said in waiting.rest() for record in _said(*key, said)))
+        append_records(path, (record for asked, said in waiting.rest() for record in _said(asked, said)))
     if progress:
         progress("clips", len(samples), len(samples))
     wanted, scored = {sample.id for sample in samples}, {(s.backend, o.metric) for s in scorers for o in s.outputs}
@@ -88,9 +88,19 @@ def evaluate(
     return summary
 
 
-def _has_said(scorer: Scorer, sample: Sample, content: str, done: Mapping[tuple[str, ...], Any]) -> bool:
+def _has_said(scorer: Scorer, sample: Sample, content: str, done: Mapping[tuple[str, str, str, str], Any]) -> bool:
     keys = [(scorer.run_id, sample.id, output.metric, scorer.backend) for output in scorer.outputs]
     return all(done.get(key) == content for key in keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A question to a scorer, and what its records need beside the answer."""
+
+    scorer: Scorer
+    sample: Sample
+    seen: _Seen | None
+    content: str
 
 
 def _asked(
@@ -102,20 +112,21 @@ def _asked(
     waiting: Waiting,
 ) -> Iterator[MetricRecord]:
     """The records of what has been said by now, of this clip or of earlier ones that waited for an answer."""
+    seen = None if footage is None else _Seen.of(footage)
+    asked = _Asked(scorer=scorer, sample=sample, seen=seen, content=content)
     if footage is None:
-        said = {output.metric: (_not_read(sample, "", problem), 0.0) for output in scorer.outputs}
-        yield from _said(scorer, sample, None, content, said)
+        yield from _said(asked, {o.metric: (_not_read(sample, "", problem), 0.0) for o in scorer.outputs})
         return
-    for key, done in waiting.submit((scorer, sample, _Seen.of(footage), content), scorer, sample, footage):
-        yield from _said(*key, done)
+    for earlier, said in waiting.submit(asked, scorer, sample, footage):
+        yield from _said(earlier, said)
 
 
-def _said(scorer: Scorer, sample: Sample, seen: _Seen | None, content: str, said: Said) -> Iterator[MetricRecord]:
+def _said(asked: _Asked, said: Said) -> Iterator[MetricRecord]:
     """The records of what a scorer said of a sample; those that may come better at another run are not kept as done."""
     for metric, (measured, seconds) in said.items():
-        kept = content if measured.reason not in PASSING else None
-        of = {"metric": metric, "version": 1, "backend": scorer.backend, "run_id": scorer.run_id}
-        yield _record(sample, measured, seen, kept, seconds, higher_is_better=True, **of)
+        kept = asked.content if measured.reason not in PASSING else None
+        of = {"metric": metric, "version": 1, "backend": asked.scorer.backend, "run_id": asked.scorer.run_id}
+        yield _record(asked.sample, measured, asked.seen, kept, seconds, higher_is_better=True, **of)
 
 
 def _so_far(path: Path) -> list[MetricRecord]:

@@ -90,12 +90,12 @@ class VisionLanguage:
             )
         return [token for each in ids for token in ([each] * next(counts) if each == image_token else [each])]
 
-    def pixels(self, frames_THWC: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Patches and patch grids [N, 3] of frames."""
-        batch = self.image_processor(images=list(frames_THWC), return_tensors="pt")
+    def pixels(self, frames: Iterable[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        """Patches and patch grids [N, 3] of frames, of one size or of several."""
+        batch = self.image_processor(images=list(frames), return_tensors="pt")
         return batch["pixel_values"], batch["image_grid_thw"]
 
-    def batch(self, samples: Sequence[tuple[NDArray[np.uint8], str, str | None]]) -> dict[str, Tensor]:
+    def batch(self, samples: Sequence[tuple[Iterable[NDArray[np.uint8]], str, str | None]]) -> dict[str, Tensor]:
         """Model inputs of (frames, question, answer or None): padded on the left without answers, on the right with.
 
         With answers there are `labels`: those of the answer and its end, so that nothing else is learned.
