@@ -210,7 +210,7 @@ ROWS = {
         unit="perceptual distance",
         is_lower_better=True,
         on=Arm(config=LORA),
-        off=Arm(config={**LORA, "conditions": {"given": "first"}}),
+        off=Arm(config={**LORA, "conditions": {"first_prob": 1.0}}),
     ),
     "motion-lora": Row(
         claim="a LoRA on video-mask pairs keeps what lies outside of the area still",
@@ -218,7 +218,7 @@ ROWS = {
         unit="mask precision",
         is_lower_better=False,
         on=Arm(config={**LORA, "conditions": {"motion_area_prob": 0.9}}, more=with_masks),
-        off=Arm(config={**LORA, "conditions": {"given": "first"}}),
+        off=Arm(config={**LORA, "conditions": {"first_prob": 1.0}}),
     ),
     "few-step": Row(
         claim="at 8 steps and guidance 1 the student is nearer to the truth than its teacher",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -51,9 +52,10 @@ def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None =
     stamp = json.dumps({"corpus_version": CORPUS_VERSION, **asdict(settings)}, sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "corpus.json"
-    if note.exists() and note.read_text() != stamp:
+    if not note.exists():
+        note.write_text(stamp)
+    elif note.read_text() != stamp:
         raise BadConfig("another corpus is in this folder", got=str(folder), hint="another folder, or delete this one")
-    note.write_text(stamp)
     return [_open_bucket(settings, number, folder, workers) for number in range(len(settings.buckets))]
 
 
@@ -168,6 +170,13 @@ def cut(video_NTHWC: np.ndarray, frames: int, stride: int, rng: np.random.Genera
     reach = (frames - 1) * stride + 1
     start = int(rng.integers(video_NTHWC.shape[1] - reach + 1))
     return video_NTHWC[:, start : start + reach : stride]
+
+
+def mirrored(video_NTHWC: np.ndarray, captions: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Clips seen in a mirror, and captions in which left and right have changed places."""
+    other = {"left": "right", "right": "left"}
+    turned = [re.sub(r"\b(left|right)\b", lambda found: other[found[0]], caption) for caption in captions]
+    return video_NTHWC[:, :, :, ::-1], turned
 
 
 def jitter_colors(video_BCTHW: torch.Tensor, prob: float, rng: np.random.Generator) -> torch.Tensor:

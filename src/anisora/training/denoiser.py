@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from anisora.conditioning.encode import encode, static_target
+from anisora.generation.prompts import whole_sentence
 from anisora.models.codec import Codec
 from anisora.training.codec import pixels
-from anisora.training.corpus import Bucket, cut, draw, jitter_colors, numpy_rng
+from anisora.training.corpus import Bucket, cut, draw, jitter_colors, mirrored, numpy_rng
 from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import Task
 from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
@@ -54,6 +55,19 @@ class DenoiserSettings:
     frames a second (its "weak to strong")."""
     k_max: int = 3
     """Most inner guides that the mask strategy draws."""
+    usual_from_step: int = 3900
+    """From this step on most samples are given what most shots are: the mask strategy gives exactly a clip's two ends to
+    one sample in sixteen."""
+    ends_prob: float = 0.6
+    """From then on, share of the samples outside motion areas that are given their two ends."""
+    first_prob: float = 0.15
+    """And share of those that are given frame 0 alone."""
+    mirror_prob: float = 0.5
+    """Share of batches shown mirrored, with left and right changed over in their captions."""
+    choosing_from_step: int = 5000
+    """From this step on errors count as `choosing_error` counts them."""
+    choosing_reach: float = 1.0
+    """Its `reach`."""
     compile_blocks: bool = False
     """Compiles the transformer's blocks: 13 % less time a step on a CPU, after a minute of compiling; needs a C++ compiler."""
 
@@ -74,14 +88,28 @@ def build_denoiser(settings: DenoiserSettings, z_dim: int) -> WanTransformer3DMo
     )
 
 
-def conditions_of(settings: DenoiserSettings) -> ConditionSettings:
-    """What a denoiser trained from scratch is given."""
+def conditions_of(settings: DenoiserSettings, step: int) -> ConditionSettings:
+    """What a denoiser trained from scratch is given in a step."""
+    is_usual = step >= settings.usual_from_step
     return ConditionSettings(
         k_max=settings.k_max,
         guide_dropout=0.0,
         text_dropout=settings.text_dropout,
         motion_area_prob=settings.motion_area_prob,
+        ends_prob=settings.ends_prob if is_usual else 0.0,
+        first_prob=settings.first_prob if is_usual else 0.0,
     )
+
+
+def choosing_error(missed_BCFYX: Tensor, reach: float) -> Tensor:
+    """The error of each sample [B]: squares where a latent place is missed by less than `reach` (the length of its vector),
+    lengths where by more (pseudo-Huber, of vectors).
+
+    What makes squares smallest is the mean of all that may happen, a limb at every place that it could have. What makes
+    lengths smallest is the geometric median: of two places the likelier one.
+    """
+    length_BFYX = (missed_BCFYX.square().sum(dim=1) + reach**2).sqrt()
+    return 2 * reach * (length_BFYX - reach).flatten(1).mean(1) / missed_BCFYX.shape[1]
 
 
 def denoiser_task(
@@ -101,15 +129,18 @@ def denoiser_task(
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = numpy_rng(generator)
         video_NTHWC, captions = draw(buckets, settings.batch, rng)
+        if rng.random() < settings.mirror_prob:
+            video_NTHWC, captions = mirrored(video_NTHWC, captions)
+        conditioned = conditions_of(settings, step)
         length = settings.frames[rng.integers(len(settings.frames))]
         stride = 2 if step < settings.half_rate_steps else 1
         with torch.no_grad():
             video_BCTHW = jitter_colors(pixels(cut(video_NTHWC, length, stride, rng)), settings.jitter_prob, rng)
-            plans = [draw_plan(video_TCHW, conditions_of(settings), rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
+            plans = [draw_plan(video_TCHW, conditioned, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
             clean = static_target(codec.encode(video_BCTHW), plans, codec)
-        captions = ["" if rng.random() < settings.text_dropout else caption for caption in captions]
+        captions = ["" if rng.random() < settings.text_dropout else whole_sentence(caption) for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
         t = draw_t(settings.batch, settings.t_shift, generator)
         t[torch.rand(settings.batch, generator=generator) < settings.pure_noise_prob] = 1.0
@@ -117,7 +148,11 @@ def denoiser_task(
         alpha, sigma = objective.mix(like(t, clean))
         noisy = alpha * clean + sigma * noise
         predicted = transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
-        error = (predicted - objective.target(clean, noise, alpha, sigma)).square().flatten(1).mean(1)
+        missed_BCFYX = predicted - objective.target(clean, noise, alpha, sigma)
+        if step < settings.choosing_from_step:
+            error = missed_BCFYX.square().flatten(1).mean(1)
+        else:
+            error = choosing_error(missed_BCFYX, settings.choosing_reach)
         return (error * objective.weight(t)).mean(), {}
 
     return Task(

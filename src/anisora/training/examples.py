@@ -6,7 +6,7 @@ One home for fine-tuning and for the bundled model, so that both learn the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +26,10 @@ from anisora.settings import setting
 class ConditionSettings:
     """The mask strategy (paper 4.3), dropout for guidance, and motion areas (paper 4.2.2)."""
 
-    given: Literal["first"] | None = setting(
-        None, "`first`: frame 0 alone, as plain image-to-video is trained; default: the mask strategy"
-    )
     k_max: int = setting(3, "most inner guides that are drawn; first and last are drawn besides")
     empty_prob: float = setting(0.1, "how often a draw without any guide is kept")
+    ends_prob: float = setting(0.0, "share of samples given their two ends alone, in place of the mask strategy")
+    first_prob: float = setting(0.0, "share given frame 0 alone; 1 is how plain image-to-video models are trained")
     guide_dropout: float = setting(0.05, "share of samples that lose all guides")
     text_dropout: float = setting(0.1, "share of samples that lose their caption")
     motion_area_prob: float = setting(0.0, "share of samples in which only an area may move")
@@ -54,11 +53,8 @@ def draw_plan(
     """
     if len(video_TCHW) == 1:
         frames = [0] if rng.random() < 0.5 else []
-    elif settings.given == "first":
-        frames = [0]
     else:
-        stride = strides.temporal if family in SLOT_FAMILIES else 1
-        frames = sample_guides(len(video_TCHW), rng, settings.k_max, settings.empty_prob, stride)
+        frames = _draw_guides(len(video_TCHW), settings, rng, strides.temporal if family in SLOT_FAMILIES else 1)
     if settings.guide_dropout and rng.random() < settings.guide_dropout:
         frames = []
     how: dict[str, Any] = {"family": family, "strides": strides, "snap": snap}
@@ -69,6 +65,17 @@ def draw_plan(
     return plan_from_tensors(
         video_TCHW, guide_frames=_snapped(frames, video_TCHW, snap), motion_T1HW=area_1HW[None], **how
     )
+
+
+def _draw_guides(num_frames: int, settings: ConditionSettings, rng: np.random.Generator, slot_stride: int) -> list[int]:
+    """The guide frames of one clip of more than a frame."""
+    if settings.ends_prob or settings.first_prob:
+        which = rng.random()
+        if which < settings.ends_prob:
+            return [0, num_frames - 1]
+        if which < settings.ends_prob + settings.first_prob:
+            return [0]
+    return sample_guides(num_frames, rng, settings.k_max, settings.empty_prob, slot_stride)
 
 
 def plan_for(

@@ -135,7 +135,7 @@ def load_config(data: dict[str, Any], where: str) -> FineTuneConfig:
     checks += [
         (0 <= value <= 1, f"conditions.{name}", value, "0 to 1")
         for name, value in plain(config.conditions).items()
-        if name not in ("given", "k_max")
+        if name != "k_max"
     ]
     for good, name, got, expected in checks:
         if not good:

@@ -35,6 +35,8 @@ class JointSettings:
     """As in SharpenerSettings, higher: the denoiser learns from its own predictions alone."""
     change_weight: float = 4.0
     """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
+    motion_weight: float = 3.0
+    """As in SharpenerSettings: change alone can be a limb that fades out here and in there."""
     denoiser_batch: int = 6
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0

@@ -182,6 +182,7 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         match_steps=0,
         predicted_prob=settings.predicted_prob,
         change_weight=settings.change_weight,
+        motion_weight=settings.motion_weight,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
     sharpener = _sharpener_task(
@@ -192,6 +193,8 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         batch=settings.denoiser_batch,
         pure_noise_prob=settings.pure_noise_prob,
         half_rate_steps=0,
+        usual_from_step=0,
+        choosing_from_step=0,
     )
     tokenizer, encoder, transformer = learning
     denoiser = denoiser_task(transformer, encoder, tokenizer, Codec(_linear_vae(config, buckets, out)), buckets, own)
