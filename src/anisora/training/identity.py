@@ -126,7 +126,7 @@ def _drawn(sources: Mapping[str, Sequence[Path]], frames: int, rng: np.random.Ge
     for chosen in rng.choice(len(names), 2, replace=False):
         files = sources[names[chosen]]
         order = np.resize(rng.permutation(len(files)), frames)
-        pictures += [_varied(_read(files[i]), rng) for i in order]
+        pictures += [_varied(_read(files[int(i)]), rng) for i in order]
     return pictures
 
 
