@@ -119,9 +119,9 @@ class Card:
     @property
     def has_reference(self) -> bool:
         """Whether the picture that the clip was made from is looked at."""
-        return (self.layout == "pair" and "text" not in self.parts) or (
-            self.layout == "similarity" and self.of == "image"
-        )
+        is_asked = self.layout in ("vlm", "endpoint") and "{image}" in self.question
+        is_pair = self.layout == "pair" and "text" not in self.parts
+        return is_asked or is_pair or (self.layout == "similarity" and self.of == "image")
 
     def part(self, name: str, folder: Path) -> Path | None:
         """The folder of a part, None for one that there is not."""
