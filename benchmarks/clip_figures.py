@@ -6,13 +6,20 @@ counted. The definitions are those of `anisora.measures`; what is compared with 
 
 from __future__ import annotations
 
+import action_classifier
 import numpy as np
-from clip_record import ClipRecord
+from action_classifier import Body, Shape
+from clip_record import ClipRecord, Frames
+from extra_arms import COUNTS, free_frames, guided_frames
+from numpy.typing import NDArray
 
 from anisora.measures import motion, perceptual, similarity
 
 #: First and last frame given: the checkpoint's recipe, its one-step mean, and what each must be compared with.
 INBETWEEN_ARMS = ("model", "model_one_step", "vae_cross_fade", "guided_cross_fade", "cross_fade", "flow_warp")
+
+#: What is compared through two to five guides.
+GUIDED_ARMS = ("model", "cross_fade", "flow_warp", "rife")
 
 Figures = dict[str, float]
 
@@ -20,19 +27,46 @@ Figures = dict[str, float]
 def measure_clip(record: ClipRecord) -> Figures:
     """All figures of one clip."""
     figures: Figures = {}
-    for part in (_codec, _inbetween, _guides, _motion, _mask, _image_to_video, _perceptual):
+    for part in (_codec, _inbetween, _guides, _motion, _mask, _image_to_video, _guide_counts, _actions, _perceptual):
         figures |= part(record)
     return figures
+
+
+def inbetween_arms(record: ClipRecord) -> dict[str, tuple[Frames, NDArray[np.float32]]]:
+    """Frames and latents of all that stands between a first and a last frame, RIFE among them where it was asked."""
+    arms = {arm: (record.arms[arm], record.latents[arm]) for arm in INBETWEEN_ARMS}
+    if extra := record.extras.get("rife"):
+        arms["rife"] = extra.arms["two"], extra.latents["whole"]
+    return arms
+
+
+def guided_arms(record: ClipRecord) -> dict[str, tuple[Frames, NDArray[np.float32]]]:
+    """ "ARM.COUNT" -> frames, and latents in which only the frames that no arm was given differ from the truth."""
+    arms = {}
+    for arm in GUIDED_ARMS:
+        extra = record.extras.get("rife" if arm == "rife" else "guides")
+        for count in COUNTS if extra else ():
+            if arm == "rife":
+                arms[f"{arm}.{count}"] = extra.arms[count], extra.latents[count]
+            else:
+                frames = guided_frames(record, extra.arms, arm, count)
+                arms[f"{arm}.{count}"] = frames, extra.latents[f"{arm}_{count}"]
+    return arms
 
 
 def _perceptual(record: ClipRecord) -> Figures:
     """Distances of deep features; those of the truth are computed once."""
     truth = perceptual.features(record.arms["truth"])
     between, later = ([maps[part] for maps in truth] for part in (slice(1, -1), slice(1, None)))
-    figures = {
-        f"inbetween.perceptual.{arm}": perceptual.feature_distance(perceptual.features(record.arms[arm][1:-1]), between)
-        for arm in INBETWEEN_ARMS
-    }
+    figures, known = {}, {}
+    for arm, (frames, _) in inbetween_arms(record).items():
+        known[id(frames)] = perceptual.features(frames[1:-1])
+        figures[f"inbetween.perceptual.{arm}"] = perceptual.feature_distance(known[id(frames)], between)
+    free = np.array(free_frames(len(record.arms["truth"])), int)
+    for name, (frames, _) in guided_arms(record).items():
+        # Two guides are arms that have just been looked at.
+        maps = [each[free - 1] for each in known.get(id(frames), [])] or perceptual.features(frames[free])
+        figures[f"guided.perceptual.{name}"] = perceptual.feature_distance(maps, [each[free] for each in truth])
     figures["vae_perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["vae"]), truth)
     figures["i2v.perceptual"] = perceptual.feature_distance(perceptual.features(record.arms["no_control"][1:]), later)
     return {name: float(distances.mean()) for name, distances in figures.items()}
@@ -58,13 +92,13 @@ def _inbetween(record: ClipRecord) -> Figures:
     detail_plain = similarity.hf_energy(record.arms["vae"][1:-1])
     true_latents = record.latents["truth"][:, 1:]
     figures: Figures = {}
-    for arm in INBETWEEN_ARMS:
-        frames = record.arms[arm][1:-1]
+    for arm, (all_frames, latents) in inbetween_arms(record).items():
+        frames = all_frames[1:-1]
         figures |= {
             f"inbetween.psnr_db.{arm}": similarity.psnr_db(frames, truth),
             f"inbetween.psnr_foreground_db.{arm}": similarity.psnr_db(frames, truth, foreground),
             f"inbetween.ssim.{arm}": similarity.ssim(frames, truth),
-            f"inbetween.latent_mse.{arm}": float(((record.latents[arm][:, 1:] - true_latents) ** 2).mean()),
+            f"inbetween.latent_mse.{arm}": float(((latents[:, 1:] - true_latents) ** 2).mean()),
             f"inbetween.hf_energy.{arm}": _ratio(similarity.hf_energy(frames), detail),
             f"inbetween.hf_energy_plain_vae.{arm}": _ratio(similarity.hf_energy(frames), detail_plain),
             f"inbetween.hf_energy_foreground.{arm}": _ratio(
@@ -155,6 +189,65 @@ def _image_to_video(record: ClipRecord) -> Figures:
         "i2v.psnr_db": similarity.psnr_db(frames[1:], truth[1:]),
         "brightness_drift": similarity.brightness_drift(record.arms["model"], truth[0]),
     }
+
+
+def _guide_counts(record: ClipRecord) -> Figures:
+    """Two to five guides, on the frames that were given in no arm."""
+    truth, true_latents = record.arms["truth"], record.latents["truth"][:, 1:]
+    free = free_frames(len(truth))
+    figures: Figures = {}
+    for name, (frames, latents) in guided_arms(record).items():
+        figures |= {
+            f"guided.psnr_db.{name}": similarity.psnr_db(frames[free], truth[free]),
+            f"guided.ssim.{name}": similarity.ssim(frames[free], truth[free]),
+            f"guided.latent_mse.{name}": float(((latents[:, 1:] - true_latents) ** 2).mean()),
+        }
+    return figures
+
+
+def _actions(record: ClipRecord) -> Figures:
+    """Which of the actions asked for are seen, by a classifier of motion and by one that sees the first frame only.
+
+    `recognised`: the share of the shots in which it names the action of the prompt, out of all; `shuffled`: the same with
+    the prompts of this first frame dealt out anew, the mean over all ways to do so, which is what following no prompt
+    reaches; `chosen`: the share in which the asked action comes first among those asked of this frame.
+    """
+    if (extra := record.extras.get("actions")) is None:
+        return {}
+    told, prompts = extra.about, list(extra.about["prompts"])
+    shape = Shape(**{**told["shape"], "size_px": tuple(told["shape"]["size_px"])})
+    judge, body = action_classifier.judge_for(shape), Body(**told["body"])
+    scores = {action: judge.motion_scores(extra.arms[action], body) for action in prompts}
+    still = {action: judge.still_scores(extra.arms[action][0], body) for action in prompts}
+    right = {action: best(scores[action]) == action for action in prompts}
+    figures = {
+        **_recognised("", scores),
+        **_recognised("first_frame.", still),
+        "actions.own": float(right[told["own"]]),
+        "actions.other": float(np.mean([right[action] for action in prompts if action != told["own"]])),
+        **{
+            f"actions.{arm}": float(best(judge.motion_scores(extra.arms[arm], body)) == told["own"])
+            for arm in ("truth", "truth_vae")
+        },
+    }
+    return figures | {f"actions.asked.{action}": float(right[action]) for action in prompts}
+
+
+def _recognised(prefix: str, scores: dict[str, dict[str, float]]) -> Figures:
+    asked = list(scores)
+    named = [best(scores[action]) for action in asked]
+    chosen = [best({action: shot[action] for action in asked}) for shot in scores.values()]
+    return {
+        f"actions.{prefix}recognised": float(np.mean([a == b for a, b in zip(named, asked, strict=True)])),
+        # Each name is right for one of the prompts, or for none.
+        f"actions.{prefix}shuffled": float(np.mean([name in asked for name in named])) / len(asked),
+        f"actions.{prefix}chosen": float(np.mean([a == b for a, b in zip(chosen, asked, strict=True)])),
+    }
+
+
+def best(scores: dict[str, float]) -> str:
+    """The action with the highest score."""
+    return max(scores, key=lambda action: scores[action])
 
 
 def _ratio(value: float, reference: float) -> float:

@@ -6,6 +6,9 @@ DIR/clips/SEED/ARM.png           the frames of one arm side by side, lossless: f
 DIR/clips/SEED/foreground.png    the truth's foreground per frame, in the same way; 255 is foreground
 DIR/clips/SEED/area.png          the motion area given to the masked arms; 255 may move
 DIR/clips/SEED/latents.npz       normalised latents [C, F, Y, X] by arm
+DIR/clips/SEED/EXTRA.json        what is said of a group of optional arms, EXTRA; written after its files
+DIR/clips/SEED/EXTRA_ARM.png     the frames of one of its arms
+DIR/clips/SEED/EXTRA.npz         their latents
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +26,29 @@ from PIL import Image
 
 PLANES = ("foreground", "area")
 
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """A group of optional arms of a clip: `about` is the content of EXTRA.json."""
+
+    about: dict[str, Any]
+    arms: Mapping[str, Frames]
+    latents: Mapping[str, NDArray[np.float32]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecord:
-    """One clip: `about` is the content of clip.json, `arms` the frames uint8 THWC by name, among them "truth"."""
+    """One clip: `about` is the content of clip.json, `arms` the frames uint8 THWC by name, among them "truth"; `extras`
+    are the optional groups that were made, by name."""
 
     about: dict[str, Any]
-    arms: dict[str, NDArray[np.uint8]]
+    arms: dict[str, Frames]
     foreground_THW: NDArray[np.bool_]
     area_HW: NDArray[np.bool_]
     latents: Mapping[str, NDArray[np.float32]]
+    extras: Mapping[str, Extra] = field(default_factory=dict)
 
 
 def clip_folder(run: Path, seed: int) -> Path:
@@ -41,17 +57,34 @@ def clip_folder(run: Path, seed: int) -> Path:
 
 
 def write(record: ClipRecord, run: Path) -> None:
-    """Writes all files of a clip; clip.json comes last and in one rename."""
+    """Writes all files of a clip; clip.json comes last and in one rename, those of its extras after it."""
     folder = clip_folder(run, record.about["seed"])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frames_THWC in record.arms.items():
-        Image.fromarray(np.concatenate(list(frames_THWC), axis=1)).save(folder / f"{name}.png")
+    _write_arms(folder, "", record.arms)
     Image.fromarray(np.concatenate(list(record.foreground_THW), axis=1)).save(folder / "foreground.png")
     Image.fromarray(record.area_HW).save(folder / "area.png")
     np.savez_compressed(folder / "latents.npz", **record.latents)  # type: ignore[arg-type]
-    half = folder / "clip.json.part"
-    half.write_text(json.dumps(record.about | {"arms": sorted(record.arms)}, indent=2) + "\n")
-    os.replace(half, folder / "clip.json")
+    _write_about(folder / "clip.json", record.about, record.arms)
+    for name, extra in record.extras.items():
+        write_extra(folder, name, extra)
+
+
+def write_extra(folder: Path, name: str, extra: Extra) -> None:
+    """Writes a group of optional arms beside what a clip's folder holds."""
+    _write_arms(folder, f"{name}_", extra.arms)
+    np.savez_compressed(folder / f"{name}.npz", **extra.latents)  # type: ignore[arg-type]
+    _write_about(folder / f"{name}.json", extra.about, extra.arms)
+
+
+def _write_arms(folder: Path, prefix: str, arms: Mapping[str, Frames]) -> None:
+    for name, frames_THWC in arms.items():
+        Image.fromarray(np.concatenate(list(frames_THWC), axis=1)).save(folder / f"{prefix}{name}.png")
+
+
+def _write_about(path: Path, about: dict[str, Any], arms: Mapping[str, Frames]) -> None:
+    half = path.with_name(f"{path.name}.part")
+    half.write_text(json.dumps(about | {"arms": sorted(arms)}, indent=2) + "\n")
+    os.replace(half, path)
 
 
 def read(folder: Path) -> ClipRecord:
@@ -59,16 +92,35 @@ def read(folder: Path) -> ClipRecord:
     about = json.loads((folder / "clip.json").read_text())
     frames = about["num_frames"]
 
-    def strip(name: str) -> NDArray[np.uint8]:
+    def strip(name: str) -> Frames:
         with Image.open(folder / f"{name}.png") as picture:
             return np.stack(np.split(np.asarray(picture), frames, axis=1))
 
-    with np.load(folder / "latents.npz") as file:
-        latents = {name: file[name] for name in file.files}
+    def extra(name: str) -> Extra:
+        told = json.loads((folder / f"{name}.json").read_text())
+        arms = {arm: strip(f"{name}_{arm}") for arm in told["arms"]}
+        return Extra(about=told, arms=arms, latents=_read_latents(folder / f"{name}.npz"))
+
     with Image.open(folder / "area.png") as picture:
         area_HW = np.asarray(picture) > 0
-    arms = {name: strip(name) for name in about["arms"]}
-    return ClipRecord(about=about, arms=arms, foreground_THW=strip("foreground") > 0, area_HW=area_HW, latents=latents)
+    return ClipRecord(
+        about=about,
+        arms={name: strip(name) for name in about["arms"]},
+        foreground_THW=strip("foreground") > 0,
+        area_HW=area_HW,
+        latents=_read_latents(folder / "latents.npz"),
+        extras={path.stem: extra(path.stem) for path in sorted(folder.glob("*.json")) if path.stem != "clip"},
+    )
+
+
+def _read_latents(path: Path) -> dict[str, NDArray[np.float32]]:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def has_extra(folder: Path, name: str) -> bool:
+    """Whether a group of optional arms is there, and whole."""
+    return (folder / f"{name}.json").exists()
 
 
 def finished(run: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import shutil
@@ -35,7 +36,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> argparse.Namespace:
     folder = tmp_path_factory.mktemp("benchmark")
     model = write_tiny_checkpoint(folder / "tiny", "wan")
     return argparse.Namespace(
-        first_seed=9000, clips=CLIPS, size=32, frames=5, fps=8, model=str(model), randomise_dit=False
+        first_seed=9000, clips=CLIPS, size=32, frames=5, fps=8, model=str(model), randomise_dit=False, arms=[]
     )
 
 
@@ -168,6 +169,87 @@ def test_random_weights_change_the_model_and_nothing_else(
         "cross_fade",
         "flow_warp",
     }
+
+
+@pytest.fixture(scope="module")
+def arms_run(
+    benchmark: ModuleType, options: argparse.Namespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """One clip of nine frames, made without optional arms first; then those are added, and judged by a judge that has
+    seen next to nothing."""
+    from anisora.errors import AssetMissing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANISORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        import action_classifier
+        import checkpoint_shots
+        import rife
+
+        patch.setattr(checkpoint_shots, "LINEAR_CODE_CLIPS", 2)
+        patch.setattr(action_classifier, "TAUGHT_CLIPS", 1)
+        patch.setattr(action_classifier, "JUDGED_CLIPS", 1)
+        patch.setattr(rife, "network", functools.cache(lambda: rife.IFNet(channels=4).eval()))
+        folder, settings = tmp_path_factory.mktemp("arms"), {**vars(options), "clips": 1, "frames": 9}
+        try:
+            benchmark.record_run(folder, argparse.Namespace(**settings))
+            made = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+            benchmark.record_run(folder, argparse.Namespace(**settings | {"arms": ["guides", "rife", "actions"]}))
+        except AssetMissing as missing:
+            pytest.skip(str(missing))
+        assert made == {path: path.stat().st_mtime_ns for path in made}, "what was there has not been made again"
+        yield folder
+
+
+def test_optional_arms_bring_their_figures(benchmark: ModuleType, arms_run: Path, capsys: pytest.CaptureFixture):
+    result = benchmark.summarise(*benchmark.read_run(arms_run))
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    for metric in ("psnr_db", "ssim", "perceptual", "latent_mse"):
+        assert "rife" in result["inbetween"][metric]
+        assert set(result["guided"][metric]) == {"model", "cross_fade", "flow_warp", "rife"}
+        for counts in result["guided"][metric].values():
+            assert set(counts) == {"two", "three", "four", "five"}
+    assert result["actions"]["first_frame"]["chosen"] == pytest.approx(1 / result["prompts_95"]["prompts_a_frame"])
+    assert result["prompts_95"]["judge"]["motion"]["n"] == result["prompts_95"]["judge"]["clips"]
+    told = [row["target"] for row in result["targets"]]
+    for words in ("better than rife", "five guides", "one more guide", "action of the prompt recognised"):
+        assert any(words in target for target in told), words
+    benchmark.print_result(result, as_json=False)
+    printed = capsys.readouterr().out
+    assert "by number of guides" in printed
+    assert "the judge on held-out truth" in printed
+
+
+def test_a_record_with_optional_arms_comes_back(arms_run: Path, tmp_path: Path):
+    import clip_record
+
+    record = clip_record.read(clip_record.finished(arms_run)[0])
+    clip_record.write(record, tmp_path)
+    again = clip_record.read(clip_record.finished(tmp_path)[0])
+    assert set(again.extras) == set(record.extras) == {"guides", "rife", "actions"}
+    for name, extra in record.extras.items():
+        assert again.extras[name].about == extra.about
+        assert all((again.extras[name].arms[arm] == frames).all() for arm, frames in extra.arms.items())
+        assert all((again.extras[name].latents[arm] == latent).all() for arm, latent in extra.latents.items())
+
+
+def test_numbers_of_guides_are_compared_where_none_was_given(arms_run: Path):
+    """Frames that some arm was given do not count, in pixels or in latents; the truth in place of the others is at the
+    ceiling."""
+    import clip_figures
+    import clip_record
+    from extra_arms import free_frames, freed
+
+    record = clip_record.read(clip_record.finished(arms_run)[0])
+    before = clip_figures._guide_counts(record)
+    given = [frame for frame in range(9) if frame not in free_frames(9)]
+    truth, five = record.arms["truth"], record.extras["guides"].arms["model_five"]
+    was = freed(five, truth)
+    five[given] = 0
+    assert (freed(five, truth) == was).all()
+    assert clip_figures._guide_counts(record) == before
+    five[:] = truth
+    assert (freed(five, truth) == truth).all()
+    assert clip_figures._guide_counts(record)["guided.psnr_db.model.five"] > 58
 
 
 def test_seeds_that_were_trained_on_are_named(benchmark: ModuleType):

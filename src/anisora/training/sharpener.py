@@ -426,16 +426,20 @@ def change_ratio(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tens
 
 
 def motion_loss(out: Tensor, target: Tensor, clip_B: Tensor) -> Tensor:
-    """How far the motion from row to row of a clip is off, in cells of 2 and of 4 px: a picture that fades where it
-    should move changes as much as it should, and this sees that nothing in it goes anywhere."""
+    """How far the mean speed in each neighbourhood is off, from row to row of a clip: what fades where it should move
+    changes as much as it should, and this sees that it goes nowhere. Which way things go is not asked, as `change_loss` does
+    not ask where to: of two ways a frame that is unsure would take neither."""
     is_next = clip_B[1:] == clip_B[:-1]
     if not is_next.any():
         return out.new_zeros(())
     losses = []
     for cell_px in (2, 4):
         grey_B1YX, wanted_B1YX = (functional.avg_pool2d(rows.mean(1, keepdim=True), cell_px) for rows in (out, target))
-        moved, wanted = (local_motion(rows[:-1][is_next], rows[1:][is_next]) for rows in (grey_B1YX, wanted_B1YX))
-        losses.append((moved - wanted).abs().mean())
+        speed, wanted = (
+            functional.avg_pool2d(local_motion(rows[:-1][is_next], rows[1:][is_next]).norm(dim=1), 4, 2)
+            for rows in (grey_B1YX, wanted_B1YX)
+        )
+        losses.append((speed - wanted).abs().mean())
     return torch.stack(losses).sum()
 
 
