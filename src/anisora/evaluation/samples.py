@@ -23,7 +23,8 @@ class Sample:
     """One clip to score, and what is known of it.
 
     `image` is the picture it was made from; `guides` are pictures with the frame each was asked for at (`{image, at}`,
-    `at` as in a request: an index, "50%" or "1.5s"); `mask` the area that was to move. `group` is what samples of
+    `at` as in a request: an index, "50%" or "1.5s"); `mask` the area that was to move; `characters` the names, as in a
+    gallery, of who is in it. `group` is what samples of
     several models have in common, the prompt by default.
     """
 
@@ -35,6 +36,7 @@ class Sample:
     image: Path | None = None
     mask: Path | None = None
     guides: tuple[Mapping[str, Any], ...] = ()
+    characters: tuple[str, ...] = ()
     model: str | None = None
     seed: int | None = None
 
@@ -48,7 +50,8 @@ class Sample:
     def content(self) -> str:
         """A hash of the files' bytes and of what the scores depend on besides; missing files count as such."""
         hashes = {part: sha256_file(path) if path.is_file() else None for part, path in self.files.items()}
-        return content_hash({"files": hashes, "at": [guide["at"] for guide in self.guides], "prompt": self.prompt})
+        said = {"files": hashes, "at": [guide["at"] for guide in self.guides], "prompt": self.prompt}
+        return content_hash(said | ({"characters": list(self.characters)} if self.characters else {}))
 
 
 def find_samples(named: Sequence[str | os.PathLike[str]]) -> list[Sample]:
@@ -92,11 +95,15 @@ def _sample(line: Mapping[str, Any], folder: Path, where: str) -> Sample:
     guides = line.get("guides") or []
     if not all(isinstance(guide, dict) and {"image", "at"} <= guide.keys() for guide in guides):
         raise BadInput(f"unreadable guides in {where}", got=guides, expected='[{"image": PATH, "at": 0}, ...]')
+    characters = line.get("characters") or []
+    if not isinstance(characters, list) or not all(isinstance(name, str) for name in characters):
+        raise BadInput(f"unreadable characters in {where}", got=characters, expected='["NAME", ...]')
     paths = {name: folder / line[name] for name in ("video", "image", "mask") if line.get(name)}
     at = tuple({"image": str(folder / guide["image"]), "at": guide["at"]} for guide in guides)
     identity = line.get("id") or Path(line["video"]).with_suffix("").as_posix()
     group = line.get("group") or line.get("prompt_id") or line.get("prompt") or identity
-    return Sample(**{**line, **paths, "guides": at, "id": str(identity), "group": str(group)})
+    own = {"guides": at, "characters": tuple(dict.fromkeys(characters))}
+    return Sample(**{**line, **paths, **own, "id": str(identity), "group": str(group)})
 
 
 def _distinct(samples: list[Sample], where: str) -> list[Sample]:

@@ -10,9 +10,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from anisora.errors import AnisoraError, BadInput, BadRequest, WriteFailed
+from anisora.evaluation.characters import GALLERY
 from anisora.evaluation.metrics import Measured
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.scorer_card import Output, is_linear, read_card
@@ -45,11 +47,14 @@ class Scorer(Protocol):
 
 
 def open_scorers(places: Sequence[str | os.PathLike[str]], device: str | None = None) -> list[Scorer]:
-    """The scorers of folders and cards. Raises BadCheckpoint; BadRequest for linear heads, which read scores and not clips,
-    and for two scorers of one dimension and backend, whose scores could not be told apart.
+    """The scorers of folders and cards, and of galleries of characters. Raises BadCheckpoint; BadRequest for linear heads,
+    which read scores and not clips, and for two scorers of one dimension and backend, whose scores could not be told apart.
     """
     opened: list[Scorer] = []
     for place in places:
+        if (Path(place) / GALLERY).exists():
+            opened.append(_gallery(place, device))
+            continue
         if is_linear(place):
             raise BadRequest(
                 "a head on what the metrics measured sees no clips",
@@ -61,6 +66,12 @@ def open_scorers(places: Sequence[str | os.PathLike[str]], device: str | None = 
     if twice := sorted({entry for entry in named if named.count(entry) > 1}):
         raise BadRequest("two scorers of one dimension", got=", ".join(f"{m} ({b})" for b, m in twice), expected="one")
     return opened
+
+
+def _gallery(place: str | os.PathLike[str], device: str | None) -> Scorer:
+    from anisora.evaluation.character import CharacterScorer
+
+    return CharacterScorer(place, device)
 
 
 def _open(place: str | os.PathLike[str], device: str | None) -> Scorer:

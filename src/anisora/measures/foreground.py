@@ -42,13 +42,14 @@ class Foreground:
         return self.found / self.looked if self.looked else 1.0
 
 
-def follow(frames_THWC: NDArray[np.uint8], detect: Detector, every: int) -> Foreground:
-    """The foreground of the first frame through a clip, looked at again every `every` frames and in the last one.
+def follow(frames_THWC: NDArray[np.uint8], detect: Detector, every: int, start: Mask | None = None) -> Foreground:
+    """The foreground of the first frame through a clip, looked at again every `every` frames and in the last one; or, from
+    `start`, one part of that frame.
 
     A frame in which it is not found where the motion leads keeps the carried mask. Of a thing that leaves the picture a
     rim at the border may stay, where it was before; what enters later belongs to it only where it touches it.
     """
-    mask = without_specks(detect(frames_THWC[0]) >= FOREGROUND)
+    mask = without_specks(detect(frames_THWC[0]) >= FOREGROUND) if start is None else start
     masks, looked, found = [mask], 0, 0
     last = len(frames_THWC) - 1
     for t in range(1, last + 1):
@@ -74,7 +75,7 @@ def same_thing(seen_HW: Mask, expected_HW: Mask) -> Mask | None:
 
     A part counts when half of it lies there, or when it holds half of what was expected.
     """
-    labels, sizes = _parts(seen_HW)
+    labels, sizes = parts(seen_HW)
     shared = np.bincount(labels[expected_HW], minlength=len(sizes))
     belongs = (2 * shared >= sizes) | (2 * shared >= expected_HW.sum())
     belongs[0] = False
@@ -85,13 +86,13 @@ def same_thing(seen_HW: Mask, expected_HW: Mask) -> Mask | None:
 
 def without_specks(mask_HW: Mask) -> Mask:
     """A mask without its parts below `SPECK_SHARE` of the picture."""
-    labels, sizes = _parts(mask_HW)
+    labels, sizes = parts(mask_HW)
     large = sizes >= SPECK_SHARE * mask_HW.size
     large[0] = False
     return large[labels]
 
 
-def _parts(mask_HW: Mask) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+def parts(mask_HW: Mask) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """The connected parts by number, 0 for what is not masked, and how many pixels each number has."""
     import cv2
 

@@ -8,7 +8,7 @@ rig (`pose`, `actions`, `rig`) -> display list (`costume`, `scenery`, `things`, 
 from anisora.synthetic.actions import ACTIONS
 from anisora.synthetic.camera import CAMERAS
 from anisora.synthetic.captions import caption
-from anisora.synthetic.clip import SyntheticClip, flows_between, render_clip, render_plan
+from anisora.synthetic.clip import SyntheticClip, flows_between, render_clip, render_ids, render_plan
 from anisora.synthetic.parts import RESERVED
 from anisora.synthetic.plan import (
     CORPUS_VERSION,
@@ -41,5 +41,6 @@ __all__ = [
     "flows_between",
     "plan_clip",
     "render_clip",
+    "render_ids",
     "render_plan",
 ]

@@ -13,7 +13,7 @@ from anisora.errors import BadConfig, MissingExtra
 from anisora.synthetic.captions import caption
 from anisora.synthetic.plan import DRAWING_RATES, ClipPlan, plan_clip
 from anisora.synthetic.scene import Scene
-from anisora.synthetic.truth import Truth, flow_HW2, truth
+from anisora.synthetic.truth import Truth, flow_HW2, ids_HW, truth
 
 BACKENDS = {
     "skia": ("skia", "anisora.synthetic.draw_skia", "SkiaBackend"),
@@ -122,3 +122,14 @@ def _backend(name: str | None) -> type:
     if importlib.util.find_spec(package) is None:
         raise MissingExtra(f"the {name} backend is not installed", hint="pip install 'anisora[render]'")
     return getattr(importlib.import_module(module), cls)
+
+
+def render_ids(
+    plan: ClipPlan, n_frames: int, fps: Fraction | int, size_px: tuple[int, int], backend: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of a plan, uint8 [T, H, W, 3], and `Truth.ids_THW` of them, without what else truth costs."""
+    painter = _backend(backend)(*size_px)
+    scene = Scene(plan, *size_px)
+    moments = [scene.moment(t, t / Fraction(fps)) for t in range(n_frames)]
+    ids_THW = np.stack([ids_HW(painter.owners(m.frame), m) for m in moments])
+    return np.stack([painter.draw(m.frame) for m in moments]), ids_THW

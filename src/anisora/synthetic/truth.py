@@ -46,8 +46,7 @@ class Truth(NamedTuple):
 def truth(moments: list[Moment], backend, drawing_fps: Fraction) -> Truth:  # type: ignore[no-untyped-def]
     """The truth of the first T of T+1 moments."""
     owners = [backend.owners(m.frame) for m in moments[:-1]]
-    groups = [np.array([p.group for layer in m.frame for p in layer.prims], np.uint8) for m in moments]
-    ids = np.stack([g[o] for g, o in zip(groups, owners, strict=False)])
+    ids = np.stack([ids_HW(o, m) for o, m in zip(owners, moments, strict=False)])
     flow = np.stack([flow_HW2(o, a, b) for o, a, b in zip(owners, moments, moments[1:], strict=False)])
     foreground = (ids > SCENERY) & (ids < FIRST_EFFECT)
     stages = [_affine(_stage(m).matrix) for m in moments]
@@ -62,6 +61,12 @@ def truth(moments: list[Moment], backend, drawing_fps: Fraction) -> Truth:  # ty
         drawing_fps=drawing_fps,
         text_boxes=[],
     )
+
+
+def ids_HW(owners_HW: np.ndarray, moment: Moment) -> np.ndarray:
+    """Whose each pixel is at a moment, as in `Truth.ids_THW`, of the primitives that own it."""
+    groups = np.array([p.group for layer in moment.frame for p in layer.prims], np.uint8)
+    return groups[owners_HW]
 
 
 def _stage(moment: Moment) -> Layer:

@@ -21,6 +21,7 @@ from anisora.serving.cli import (
     demo,
     doctor,
     evaluate,
+    evaluate_gallery,
     evaluate_results,
     evaluate_scorers,
     evaluate_suite,
@@ -63,7 +64,7 @@ app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(curate.app, name="curate")
-for verbs in (evaluate_suite, evaluate_results, evaluate_scorers):
+for verbs in (evaluate_suite, evaluate_results, evaluate_scorers, evaluate_gallery):
     verbs.add_to(evaluate.app)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
