@@ -7,9 +7,9 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from anisora.models.guide_decoder import GuideDecoder, Matched, warp
+from anisora.models.guide_decoder import GuideDecoder, Matched
 from anisora.training.objectives import OBJECTIVES, sampling_times
-from anisora.training.sharpener import change_loss, change_ratio, local_motion, match_loss, motion_loss, stepped
+from anisora.training.sharpener import change_loss, change_ratio, match_loss, stepped
 
 PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
 
@@ -101,34 +101,6 @@ def test_rows_of_different_clips_are_not_set_beside_each_other():
     two_clips = torch.tensor([0, 0, 1, 1])
     assert math.isnan(change_ratio(truth, truth, guides, two_clips))  # within each, nothing changes
     assert change_ratio(truth, truth, guides, torch.zeros(4, dtype=torch.long)) == 1
-
-
-def drifting_texture(offsets_px: list[float]) -> torch.Tensor:
-    """Rows [N, 3, 64, 64] of one soft texture, each moved to the right by so much."""
-    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    texture = torch.nn.functional.avg_pool2d(noise, 9, 1, 4).expand(-1, 3, -1, -1) * 5
-    flow = torch.zeros(1, 2, 64, 64)
-    return torch.cat([warp(texture, flow + torch.tensor([-px, 0.0]).view(1, 2, 1, 1)) for px in offsets_px])
-
-
-@pytest.mark.parametrize("right_px", [-0.5, 0.0, 0.5])
-def test_local_motion_is_where_a_texture_goes(right_px: float):
-    before, after = drifting_texture([0, right_px])[:, :1].chunk(2)
-    moved = local_motion(before, after).mean(dim=(0, 2, 3))
-    assert moved.tolist() == pytest.approx([right_px, 0], abs=0.1)
-
-
-def test_a_fade_does_not_move():
-    """A shot that is late moves as it should, one that fades from end to end does not."""
-    truth, one_clip = drifting_texture([0, 2, 4, 6, 8]), torch.zeros(5, dtype=torch.long)
-    share = torch.linspace(0, 1, 5).view(-1, 1, 1, 1)
-    fade = torch.lerp(truth[:1], truth[-1:], share)
-    late = drifting_texture([-0.5, 1.5, 3.5, 5.5, 7.5])
-    losses = [motion_loss(out, truth, one_clip).item() for out in (truth, late, fade, truth[:1].expand(5, -1, -1, -1))]
-    assert losses[0] == 0
-    assert losses[1] < losses[2] / 4
-    assert losses[2] > losses[3] / 2  # not much better than holding still
-    assert motion_loss(fade, truth, torch.arange(5)) == 0  # five clips of a row each
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

@@ -55,7 +55,7 @@ class DenoiserSettings:
     frames a second (its "weak to strong")."""
     k_max: int = 3
     """Most inner guides that the mask strategy draws."""
-    usual_from_step: int = 3900
+    usual_from_step: int = 5800
     """From this step on most samples are given what most shots are: the mask strategy gives exactly a clip's two ends to
     one sample in sixteen."""
     ends_prob: float = 0.6
@@ -64,7 +64,7 @@ class DenoiserSettings:
     """And share of those that are given frame 0 alone."""
     mirror_prob: float = 0.5
     """Share of batches shown mirrored, with left and right changed over in their captions."""
-    choosing_from_step: int = 5000
+    choosing_from_step: int = 6700
     """From this step on errors count as `choosing_error` counts them."""
     choosing_reach: float = 1.0
     """Its `reach`."""

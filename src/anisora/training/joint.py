@@ -33,18 +33,16 @@ class JointSettings:
 
     predicted_prob: float = 0.9
     """As in SharpenerSettings, higher: the denoiser learns from its own predictions alone."""
-    change_weight: float = 4.0
+    change_weight: float = 8.0
     """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
-    motion_weight: float = 3.0
-    """As in SharpenerSettings: change alone can be a limb that fades out here and in there."""
-    denoiser_batch: int = 6
+    denoiser_batch: int = 4
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0
     pure_noise_prob: float = 0.25
     """As in DenoiserSettings, lower: there the two losses contradict each other."""
     held_batch: int = 4
     """Pictures of `holding_loss` in a step."""
-    held_weight: float = 5.0
+    held_weight: float = 2.0
     held_frames: int = 17
     """Length of the shots that are made of them."""
 

@@ -182,7 +182,6 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         match_steps=0,
         predicted_prob=settings.predicted_prob,
         change_weight=settings.change_weight,
-        motion_weight=settings.motion_weight,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
     sharpener = _sharpener_task(

@@ -72,8 +72,6 @@ class SharpenerSettings:
     """Weight of `detail_loss`."""
     change_weight: float = 1.0
     """Weight of `change_loss`."""
-    motion_weight: float = 0.0
-    """Weight of `motion_loss`."""
     perceptual_weight: float = 1.0
     """Weight of the shift-tolerant LPIPS (measures.lpips) of every third frame; 0 needs no network for it."""
 
@@ -111,8 +109,6 @@ def sharpener_task(
         out = parts.frame(inputs[0])
         total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
         total = total + settings.change_weight * change_loss(out, target, inputs[1], clip_B)
-        if settings.motion_weight:
-            total = total + settings.motion_weight * motion_loss(out, target, clip_B)
         if settings.perceptual_weight:
             total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
@@ -423,37 +419,6 @@ def change_ratio(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tens
     """Change from row to row beside the target's: 1 moves as much. NaN without two rows of one clip."""
     between, wanted = (_changes(each, guides_B12HW, clip_B)[0].mean() for each in (out, target))
     return float(between / wanted)
-
-
-def motion_loss(out: Tensor, target: Tensor, clip_B: Tensor) -> Tensor:
-    """How far the mean speed in each neighbourhood is off, from row to row of a clip: what fades where it should move
-    changes as much as it should, and this sees that it goes nowhere. Which way things go is not asked, as `change_loss` does
-    not ask where to: of two ways a frame that is unsure would take neither."""
-    is_next = clip_B[1:] == clip_B[:-1]
-    if not is_next.any():
-        return out.new_zeros(())
-    losses = []
-    for cell_px in (2, 4):
-        grey_B1YX, wanted_B1YX = (functional.avg_pool2d(rows.mean(1, keepdim=True), cell_px) for rows in (out, target))
-        speed, wanted = (
-            functional.avg_pool2d(local_motion(rows[:-1][is_next], rows[1:][is_next]).norm(dim=1), 4, 2)
-            for rows in (grey_B1YX, wanted_B1YX)
-        )
-        losses.append((speed - wanted).abs().mean())
-    return torch.stack(losses).sum()
-
-
-def local_motion(a_B1YX: Tensor, b_B1YX: Tensor, noise: float = 2e-3) -> Tensor:
-    """Where each neighbourhood of 7 x 7 goes from a to b, [B, 2, Y - 8, X - 8] (x, y in pixels): Lucas and Kanade 1981, one
-    step, drawn to no motion where gradients are weaker than `noise`."""
-    middle = (a_B1YX + b_B1YX) / 2
-    x = (middle[..., 1:-1, 2:] - middle[..., 1:-1, :-2]) / 2
-    y = (middle[..., 2:, 1:-1] - middle[..., :-2, 1:-1]) / 2
-    step = (b_B1YX - a_B1YX)[..., 1:-1, 1:-1]
-    products = torch.cat([x * x, x * y, y * y, x * step, y * step], dim=1)
-    xx, xy, yy, xt, yt = functional.avg_pool2d(products, 7, 1).split(1, dim=1)
-    xx, yy = xx + noise, yy + noise
-    return torch.cat([xy * yt - yy * xt, xy * xt - xx * yt], dim=1) / (xx * yy - xy * xy)
 
 
 def _changes(rows_B3HW: Tensor, guides_B12HW: Tensor, clip_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
