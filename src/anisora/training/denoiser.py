@@ -57,7 +57,7 @@ class DenoiserSettings:
     """Most inner guides that the mask strategy draws."""
     usual_from_step: int = 5800
     """From this step on most samples are given what most shots are: the mask strategy gives exactly a clip's two ends to
-    one sample in sixteen."""
+    one sample in eight."""
     ends_prob: float = 0.6
     """From then on, share of the samples outside motion areas that are given their two ends."""
     first_prob: float = 0.15
