@@ -10,6 +10,7 @@ Each gives [clips, outputs]; what is in [0, 1] says so. `networks_vlm` holds the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +27,12 @@ MOTION_PROMPTS = (
 )
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """What all have in common: `parts`, encoders with folders of their own, and `own` tensors, which are all others."""
 
+    @abstractmethod
     def parts(self) -> dict[str, Any]:
         """The encoders by the name of their folder."""
-        raise NotImplementedError
 
     def own(self) -> dict[str, Tensor]:
         """The tensors that are no encoder's."""
@@ -41,9 +42,9 @@ class Network(nn.Module):
         """Whether the end of the case's text is not seen."""
         return False
 
+    @abstractmethod
     def forward(self, cases: Sequence[Case]) -> Tensor:
         """[clips, outputs]."""
-        raise NotImplementedError
 
 
 class FramesNetwork(Network):

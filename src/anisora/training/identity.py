@@ -13,6 +13,7 @@ RUN/export/                      the encoder, in the layout it came in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -179,5 +180,10 @@ def _hash(cast: Cast) -> str:
 
 def _state_hash(encoder: nn.Module) -> str:
     """A hash of an encoder's weights, before it learns."""
-    sums = {name: float(tensor.double().sum()) for name, tensor in encoder.state_dict().items()}
-    return content_hash(sums)
+    state = encoder.state_dict()
+    return content_hash(
+        {
+            name: hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
+            for name, tensor in state.items()
+        }
+    )
