@@ -9,7 +9,7 @@ from diffusers import UniPCMultistepScheduler
 
 from anisora.models.guide_decoder import GuideDecoder, Matched
 from anisora.training.objectives import OBJECTIVES, sampling_times
-from anisora.training.sharpener import change_loss, change_ratio, match_loss, stepped
+from anisora.training.sharpener import change_loss, change_ratio, held_target, match_loss, stepped
 
 PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
 
@@ -119,3 +119,26 @@ def test_predictions_made_by_steps_are_those_of_the_sampler(steps: int):
     levels = [torch.full((3,), t) for t in sampling_times(steps, 2.0)]
     before_the_last = stepped(clean_in, noise, levels, OBJECTIVES["sample"])
     assert torch.allclose(clean_in(before_the_last, levels[-1]), noisy, atol=1e-5)
+
+
+def test_rows_with_one_guide_are_held_to_what_the_decoder_made_of_them():
+    torch.manual_seed(0)
+    decoder = GuideDecoder(dims=(8, 8, 8), features=4)
+    torch.nn.init.normal_(decoder.out.weight)  # a new one gives back an even blend
+    inputs = torch.rand(2, 3, 32, 32), torch.rand(2, 12, 32, 32), torch.cat([PAIR, SINGLE])
+    target = torch.rand(2, 3, 32, 32)
+    held = held_target(decoder, inputs, target)
+    assert torch.equal(held[0], target[0])
+    assert torch.equal(held[1], decoder(*inputs)[1])
+    assert not held.requires_grad
+
+
+@pytest.mark.parametrize(("quantile", "best"), [(0.5, 5), (0.7, 7), (0.9, 9)])
+def test_who_does_not_know_how_much_moves_answers_with_the_quantile(quantile: float, best: int):
+    amounts = torch.arange(1, 10) / 10  # of change, from black guides; as likely as each other
+    truths = amounts.view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    guides, clips = torch.zeros(9, 12, 8, 8), torch.arange(9)
+    losses = [
+        change_loss(amount * torch.ones_like(truths), truths, guides, clips, quantile).item() for amount in amounts
+    ]
+    assert 1 + int(torch.tensor(losses).argmin()) == best

@@ -8,7 +8,7 @@ learnt.
 
 Only clips with a guide on either side teach the denoiser so. What follows a single guide can be anything: asked for as
 much change as the one clip of the corpus had, a denoiser throws about what it does not know. There it is held to what it
-was, on pictures unlike the corpus' too.
+was, on pictures unlike the corpus' too, and the guide decoder to what it made of such clips.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class JointSettings:
     """As in SharpenerSettings, higher: the denoiser learns from its own predictions alone."""
     change_weight: float = 8.0
     """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
+    change_quantile: float = 0.7
+    """As in SharpenerSettings, higher: the median of what may move is little."""
     denoiser_batch: int = 4
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0

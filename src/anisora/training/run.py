@@ -128,7 +128,7 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
 
 
 def _sharpener_task(
-    config: TrainConfig, buckets: list[Bucket], out: Path, decoder: Any, predict: Predict | None
+    config: TrainConfig, buckets: list[Bucket], out: Path, decoder: Any, predict: Predict | None, before: Any = None
 ) -> Task:
     """The guide decoder's task, on the predictions of a denoiser or without."""
     from anisora.models.codec import Codec
@@ -137,7 +137,7 @@ def _sharpener_task(
     codec = Codec(_trained_vae(config, buckets, out))
     num_clips = min(settings.flow_clips, len(buckets[0].captions))
     flows = open_flows(config.data, num_clips, settings.frames, settings.flow_frames, out / "corpus")
-    return sharpener_task(decoder, codec, buckets, flows, settings, predict)
+    return sharpener_task(decoder, codec, buckets, flows, settings, predict, before=before)
 
 
 def _predict(
@@ -175,17 +175,20 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     learning, before = denoisers
     for part in before[1:]:
         part.requires_grad_(False).eval()
-    decoder = _guide_decoder(config)
-    load_averaged(out / "sharpener", {"guide_decoder": decoder})
+    decoder, decoder_before = _guide_decoder(config), _guide_decoder(config)
+    for each in (decoder, decoder_before):
+        load_averaged(out / "sharpener", {"guide_decoder": each})
+    decoder_before.requires_grad_(False).eval()
     shown = replace(
         config.model.sharpener,
         match_steps=0,
         predicted_prob=settings.predicted_prob,
         change_weight=settings.change_weight,
+        change_quantile=settings.change_quantile,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
     sharpener = _sharpener_task(
-        sharpened, buckets, out, decoder, between_only(_predict(config, buckets, out, learning))
+        sharpened, buckets, out, decoder, between_only(_predict(config, buckets, out, learning)), decoder_before
     )
     own = replace(
         config.model.denoiser,
@@ -291,4 +294,4 @@ def _halve(module: Any) -> None:
 
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.
-RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.0, "shift": 2.0, "sampler": "unipc", "boundary": None}
+RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.0, "shift": 5.0, "sampler": "unipc", "boundary": None}

@@ -72,6 +72,8 @@ class SharpenerSettings:
     """Weight of `detail_loss`."""
     change_weight: float = 1.0
     """Weight of `change_loss`."""
+    change_quantile: float = 0.5
+    """Its `quantile`."""
     perceptual_weight: float = 1.0
     """Weight of the shift-tolerant LPIPS (measures.lpips) of every third frame; 0 needs no network for it."""
 
@@ -93,11 +95,14 @@ def sharpener_task(
     flows: Flows,
     settings: SharpenerSettings,
     predict: Predict | None,
+    *,
+    before: GuideDecoder | None = None,
 ) -> Task:
     """Random guides, random target frames; L1 on pixels, on their gradients, on the amount of detail around a place, and
     on flow.
 
-    `predict` is asked for `predicted_prob` of the batches; without one all are smeared by hand.
+    `predict` is asked for `predicted_prob` of the batches; without one all are smeared by hand. With `before`, frames of
+    clips that have one guide are to be as that decoder makes them.
     """
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -105,10 +110,12 @@ def sharpener_task(
         if step < settings.match_steps:
             return matching_loss(decoder, *draw_pairs(buckets[0], flows, settings, rng), settings)
         inputs, target, flow, clip_B = draw_examples(codec, buckets, flows, settings, predict, rng, generator)
+        if before is not None:
+            target = held_target(before, inputs, target)
         parts = decoder.parts(*inputs)
         out = parts.frame(inputs[0])
         total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
-        total = total + settings.change_weight * change_loss(out, target, inputs[1], clip_B)
+        total = total + settings.change_weight * change_loss(out, target, inputs[1], clip_B, settings.change_quantile)
         if settings.perceptual_weight:
             total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
@@ -126,6 +133,13 @@ def sharpener_task(
         loss=loss,
         samples_per_step=settings.batch * settings.rows,
     )
+
+
+def held_target(before: GuideDecoder, inputs: tuple[Tensor, Tensor, Tensor], target_B3HW: Tensor) -> Tensor:
+    """The target, where a row has two guides; what `before` makes of the row, where it has one."""
+    _, is_pair_B = path_share(inputs[2])
+    with torch.no_grad():
+        return torch.where(is_pair_B.view(-1, 1, 1, 1) > 0, target_B3HW, before(*inputs))
 
 
 def matching_loss(
@@ -408,11 +422,16 @@ def _detail(image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
     return functional.avg_pool2d(across, 8, 4), functional.avg_pool2d(down, 8, 4)
 
 
-def change_loss(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tensor) -> Tensor:
+def change_loss(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tensor, quantile: float = 0.5) -> Tensor:
     """How far the mean amount of change in each neighbourhood is off, between the rows of a clip and to its guides: asks
-    for as much movement as there is, without saying where to the pixel, as `detail_loss` does for drawing."""
+    for as much movement as there is, without saying where to the pixel, as `detail_loss` does for drawing.
+
+    Who does not know how much there is answers best with the `quantile` of what it may be (the pinball loss); 0.5 is the
+    median, and counts plain differences.
+    """
     pairs = zip(_changes(out, guides_B12HW, clip_B), _changes(target, guides_B12HW, clip_B), strict=True)
-    return torch.stack([(a - b).abs().mean() for a, b in pairs if len(a)]).sum()
+    lacks = [wanted - found for found, wanted in pairs if len(found)]
+    return 2 * torch.stack([torch.maximum(quantile * lack, (quantile - 1) * lack).mean() for lack in lacks]).sum()
 
 
 def change_ratio(out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tensor) -> float:
