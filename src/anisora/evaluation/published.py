@@ -42,12 +42,18 @@ def load_dino(path: str | Path) -> Any:
 
     It takes pictures of any sides: places are stretched as DINO's own code does it. Raises BadCheckpoint.
     """
+    model, named = vit_of(read_tensors(path, "DINO's weights"), path)
+    fill(model, named, path)
+    return with_dino_places(model).eval().requires_grad_(False)
+
+
+def vit_of(state: Mapping[str, Tensor], where: object) -> tuple[Any, dict[str, Tensor]]:
+    """(a ViTModel of the sizes of a state under timm's names, as DINO, DeiT and BLIP have it; the state under its own)."""
     from transformers import ViTConfig, ViTModel
 
-    state = read_tensors(path, "DINO's weights")
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if name.startswith("blocks."):
+        if name.startswith("blocks.") and name.count(".") > 2:
             _, number, rest = name.split(".", 2)
             part, kind = rest.rsplit(".", 1)
             if part == "attn.qkv" and len(tensor) % 3 == 0:
@@ -59,17 +65,15 @@ def load_dino(path: str | Path) -> Any:
                 named[f"layers.{number}.{_DINO_LAYER.get(part, part)}.{kind}"] = tensor
         else:
             named[_DINO.get(name, name)] = tensor
-    patches, places = _sized(state, path, ("patch_embed.proj.weight", 4), ("pos_embed", 3))
-    first = _sized(state, path, ("blocks.0.mlp.fc1.weight", 2))[0]
+    patches, places = _sized(state, where, ("patch_embed.proj.weight", 4), ("pos_embed", 3))
+    first = _sized(state, where, ("blocks.0.mlp.fc1.weight", 2))[0]
     width, patch = patches.shape[0], patches.shape[-1]
     config = ViTConfig(
         hidden_size=width, num_hidden_layers=_layers(state, "blocks."), num_attention_heads=max(1, width // 64),
         intermediate_size=len(first), patch_size=patch, image_size=_side(places.shape[1] - 1) * patch,
         layer_norm_eps=1e-6,
     )  # fmt: skip
-    model = ViTModel(config, add_pooling_layer=False)
-    fill(model, named, path)
-    return with_dino_places(model).eval().requires_grad_(False)
+    return ViTModel(config, add_pooling_layer=False), named
 
 
 def with_dino_places(model: Any) -> Any:
@@ -121,8 +125,47 @@ def load_clip_vision(path: str | Path) -> Any:
     return model.float().eval().requires_grad_(False)
 
 
-def _vision_model(state: Mapping[str, Tensor], path: str | Path) -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+def clip_of(state: Mapping[str, Tensor], where: object, marks: Mapping[str, int]) -> tuple[Any, dict[str, Tensor]]:
+    """(a CLIPModel of the sizes of a state under OpenAI's names; the state under its own). `marks` are the tokenizer's
+    `bos_token_id`, `eos_token_id` and `pad_token_id`."""
+    from transformers import CLIPConfig, CLIPModel
+
+    seen = without_prefix(state, "visual.")
+    said = {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
+    scale = {"logit_scale": said.pop("logit_scale")} if "logit_scale" in said else {}
+    text, vision = _text_config(said, where, marks), _vision_config(seen, where)
+    both = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=vision.projection_dim)
+    named = _renamed(seen, _VISION, "vision_model.encoder.") | _renamed(said, _TEXT, "text_model.encoder.")
+    return CLIPModel(both), named | scale
+
+
+def _text_config(state: Mapping[str, Tensor], where: object, marks: Mapping[str, int]) -> Any:
+    from transformers import CLIPTextConfig
+
+    words, places, projection, first = _sized(
+        state, where, ("token_embedding.weight", 2), ("positional_embedding", 2), ("text_projection", 2),
+        ("transformer.resblocks.0.mlp.c_fc.weight", 2),
+    )  # fmt: skip
+    return CLIPTextConfig(
+        vocab_size=len(words), hidden_size=places.shape[1], intermediate_size=len(first),
+        num_hidden_layers=_layers(state, "transformer.resblocks."), num_attention_heads=max(1, places.shape[1] // 64),
+        max_position_embeddings=len(places), projection_dim=projection.shape[1], **marks,
+    )  # fmt: skip
+
+
+def marks_of(tokenizer: Any) -> dict[str, int]:
+    """What a CLIP must know of its tokenizer."""
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
+def _vision_model(state: Mapping[str, Tensor], where: object) -> Any:
+    from transformers import CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(_vision_config(state, where))
+
+
+def _vision_config(state: Mapping[str, Tensor], path: object) -> Any:
+    from transformers import CLIPVisionConfig
 
     places, projection, first = _sized(
         state, path, ("positional_embedding", 2), ("proj", 2), ("transformer.resblocks.0.mlp.c_fc.weight", 2)
@@ -130,24 +173,18 @@ def _vision_model(state: Mapping[str, Tensor], path: str | Path) -> Any:
     if state.get("conv1.weight") is None:
         raise _other(path, "conv1.weight")
     width, patch = places.shape[1], state["conv1.weight"].shape[-1]
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=width,
-            num_hidden_layers=_layers(state, "transformer.resblocks."),
-            num_attention_heads=max(1, width // 64),
-            intermediate_size=len(first),
-            patch_size=patch,
-            image_size=_side(len(places) - 1) * patch,
-            projection_dim=projection.shape[1],
-        )
-    )
+    return CLIPVisionConfig(
+        hidden_size=width, num_hidden_layers=_layers(state, "transformer.resblocks."),
+        num_attention_heads=max(1, width // 64), intermediate_size=len(first), patch_size=patch,
+        image_size=_side(len(places) - 1) * patch, projection_dim=projection.shape[1],
+    )  # fmt: skip
 
 
 def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str], encoder: str) -> dict[str, Tensor]:
     """transformers' names; the joint projection of attention in three, and projections turned, as nn.Linear has them."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if name.startswith("transformer.resblocks."):
+        if name.startswith("transformer.resblocks.") and name.count(".") > 3:
             _, _, number, rest = name.split(".", 3)
             layer = f"{encoder}layers.{number}."
             if rest in ("attn.in_proj_weight", "attn.in_proj_bias") and len(tensor) % 3 == 0:
@@ -205,7 +242,7 @@ def load_viclip(path: str | Path, vocabulary: str | Path) -> ViClip:
 
     Raises BadCheckpoint.
     """
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+    from transformers import CLIPTextModelWithProjection
 
     state = read_tensors(path, "ViCLIP's weights")
     tokenizer = load_bpe(vocabulary)
@@ -217,18 +254,9 @@ def load_viclip(path: str | Path, vocabulary: str | Path) -> ViClip:
     vision = _vision_model(seen, path)
     vision.vision_model.embeddings = _ClipEmbeddings(vision.vision_model.embeddings, times.shape[1])
     fill(vision, _renamed(seen, _VISION, "vision_model.encoder."), path)
-    words, places, projection, first = _sized(
-        said, path, ("token_embedding.weight", 2), ("positional_embedding", 2), ("text_projection", 2),
-        ("transformer.resblocks.0.mlp.c_fc.weight", 2),
-    )  # fmt: skip
-    if len(words) != len(tokenizer):
-        raise BadCheckpoint("the vocabulary is another's", got=f"{len(tokenizer)} words", expected=f"{len(words)}")
-    config = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=places.shape[1], intermediate_size=len(first),
-        num_hidden_layers=_layers(said, "transformer.resblocks."), num_attention_heads=max(1, places.shape[1] // 64),
-        max_position_embeddings=len(places), projection_dim=projection.shape[1],
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    config = _text_config(said, path, marks_of(tokenizer))
+    if config.vocab_size != len(tokenizer):
+        raise BadCheckpoint("the vocabulary is another's", got=f"{len(tokenizer)} words", expected=config.vocab_size)
     text = CLIPTextModelWithProjection(config)
     fill(text, _renamed(said, _TEXT, "text_model.encoder."), path)
     return ViClip(vision, text, tokenizer).float().eval().requires_grad_(False)
@@ -282,13 +310,13 @@ def _side(places: int) -> int:
     return math.isqrt(places)
 
 
-def _sized(state: Mapping[str, Tensor], path: str | Path, *wanted: tuple[str, int]) -> list[Tensor]:
+def _sized(state: Mapping[str, Tensor], where: object, *wanted: tuple[str, int]) -> list[Tensor]:
     """The tensors that say how large a network is; raises BadCheckpoint where one is not there with so many axes."""
     for name, axes in wanted:
         if name not in state or state[name].ndim != axes:
-            raise _other(path, name)
+            raise _other(where, name)
     return [state[name] for name, _ in wanted]
 
 
-def _other(path: str | Path, name: str) -> BadCheckpoint:
-    return BadCheckpoint("the weights of another network", got=path, expected=f"a tensor {name} among them")
+def _other(where: object, name: str) -> BadCheckpoint:
+    return BadCheckpoint("the weights of another network", got=where, expected=f"a tensor {name} among them")

@@ -57,6 +57,9 @@ def _safetensors(file: Path, what: str) -> dict[str, Tensor]:
 
 
 def _unwrapped(found: Any) -> Any:
+    if isinstance(found, Mapping) and isinstance(fused := found.get("fusion_model_state_dict"), Mapping):
+        # ActionCLIP keeps its transformer over frames beside the model
+        return {**found["model_state_dict"], **{f"fusion_model.{name}": value for name, value in fused.items()}}
     for name in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             return _unwrapped(found[name])
