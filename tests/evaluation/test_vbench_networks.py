@@ -383,10 +383,16 @@ def test_wrong_tensors_are_named(cache, tmp_path):
     state = torch.load(cache / ours.PLACES["DINO"][0], weights_only=True)
     del state["blocks.1.norm2.bias"]
     state["head.weight"], state["norm.weight"] = torch.zeros(2), torch.zeros(3)
+    state["cls_token"][0, 0, 5] = torch.nan
     torch.save(state, tmp_path / "dino.pth")
     with pytest.raises(BadCheckpoint) as problem:
         published.load_dino(tmp_path / "dino.pth")
-    for name in ("layers.1.layernorm_after.bias", "head.weight", "layernorm.weight (3,) for (32,)"):
+    for name in (
+        "layers.1.layernorm_after.bias",
+        "head.weight",
+        "layernorm.weight (3,) for (32,)",
+        "finite: embeddings.cls",
+    ):
         assert name in str(problem.value)
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
     for load in (published.load_dino, published.load_clip_vision):

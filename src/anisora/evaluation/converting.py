@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from anisora.errors import BadCheckpoint, BadRequest
@@ -247,7 +246,6 @@ def _fill(network: Network, named: Mapping[str, Tensor], taken: _Taken) -> None:
     """Puts the tensors in place. Raises BadCheckpoint with all that does not fit, also what nobody took."""
     found = problems(network, named)
     found["unexpected"] = sorted([*found["unexpected"], *taken.left])
-    found["not finite"] = sorted(name for name, tensor in named.items() if not torch.isfinite(tensor.float()).all())
     if any(found.values()):
         said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
         raise BadCheckpoint(

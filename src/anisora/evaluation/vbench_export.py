@@ -8,6 +8,7 @@ stores what they said. On the same features the numbers are VBench's to 1e-6.
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,9 @@ def _without(networks: Any) -> dict[str, str]:
         "overall_consistency": "no clip has a prompt: a manifest, or names as PROMPT-0.mp4",
         "i2v_subject": "no clip has an input picture: a manifest with `image`",
     }
-    return {name: asked.get(name, "clips of one frame") for name in networks.dimensions} | networks.missing()
+    return {
+        name: asked.get(name, "clips of one frame, or values that are no numbers") for name in networks.dimensions
+    } | networks.missing()
 
 
 #: The name under which a file of features says what those of the networks were made of.
@@ -131,7 +134,8 @@ def _asked(networks: Any, sample: Sample, clip: Any, arrays: dict[str, np.ndarra
 
 
 def values_of(arrays: Arrays, name: str = "clip") -> dict[str, float]:
-    """The dimensions whose arrays are there; one whose formula has no answer is left out. Raises BadInput by shape."""
+    """The dimensions whose arrays are there; one whose formula has no answer, or none that is a number, is left out. Raises
+    BadInput by shape."""
     found = {}
     for dimension, (needed, formula) in FORMULAS.items():
         if not all(array in arrays for array in needed):
@@ -141,7 +145,7 @@ def values_of(arrays: Arrays, name: str = "clip") -> dict[str, float]:
         except (ValueError, TypeError, IndexError) as problem:
             shapes = ", ".join(f"{array} {arrays[array].shape}" for array in needed)
             raise BadInput(f"{name}: arrays that do not fit {dimension}", got=f"{shapes} ({problem})") from problem
-        if value is not None:
+        if value is not None and math.isfinite(value):
             found[dimension] = float(value)
     return found
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class Seen:
 
 
 Arrays = dict[str, np.ndarray]
+Frames = NDArray[np.uint8]
 
 
 class Networks:
@@ -126,9 +128,12 @@ class Networks:
             self._open[name].to(self.device)
         return self._open[name]
 
-    def batched(self, run: Callable[[Tensor], Tensor], pixels_TCHW: Tensor) -> NDArray[np.float32]:
-        """What a network says of frames, some at a time, [T, D]."""
-        parts = [run(part.to(self.device)).float().cpu() for part in pixels_TCHW.split(_BATCH)]
+    def batched(
+        self, run: Callable[[Tensor], Tensor], show: Callable[[Frames], Tensor], frames_THWC: Frames
+    ) -> NDArray[np.float32]:
+        """What a network says of frames as they are shown to it, some at a time, [T, D]."""
+        starts = range(0, len(frames_THWC), _BATCH)
+        parts = [run(show(frames_THWC[at : at + _BATCH]).to(self.device)).float().cpu() for at in starts]
         return torch.cat(parts).numpy()
 
 
@@ -231,7 +236,7 @@ def thinned(frames_THWC: NDArray[np.uint8], fps: Fraction) -> NDArray[np.uint8]:
 
 
 def _subject(networks: Networks, seen: Seen) -> Arrays:
-    return {"dino_TD": networks.batched(_dino(networks["DINO"]), for_dino(seen.frames_THWC))}
+    return {"dino_TD": networks.batched(_dino(networks["DINO"]), for_dino, seen.frames_THWC)}
 
 
 def _i2v_subject(networks: Networks, seen: Seen) -> Arrays:
@@ -240,9 +245,10 @@ def _i2v_subject(networks: Networks, seen: Seen) -> Arrays:
     if seen.image is None:
         return {}
     run = _dino(networks["DINO"])
+    picture = picture_for_dino_i2v(load_image(seen.image)).to(networks.device)
     return {
-        "i2v_dino_TD": networks.batched(run, for_dino_i2v(seen.frames_THWC)),
-        "image_dino_D": networks.batched(run, picture_for_dino_i2v(load_image(seen.image)))[0],
+        "i2v_dino_TD": networks.batched(run, for_dino_i2v, seen.frames_THWC),
+        "image_dino_D": run(picture)[0].float().cpu().numpy(),
     }
 
 
@@ -252,8 +258,7 @@ def _dino(network: Any) -> Callable[[Tensor], Tensor]:
 
 def _background(networks: Networks, seen: Seen) -> Arrays:
     network = networks["CLIP B/32"]
-    pixels = for_clip(seen.frames_THWC, network.config.image_size)
-    return {"clip_TD": networks.batched(lambda part: network(pixel_values=part).image_embeds, pixels)}
+    return {"clip_TD": networks.batched(lambda x: network(pixel_values=x).image_embeds, *_for(network, seen))}
 
 
 def _aesthetic(networks: Networks, seen: Seen) -> Arrays:
@@ -265,7 +270,12 @@ def _aesthetic(networks: Networks, seen: Seen) -> Arrays:
     def score(pixels: Tensor) -> Tensor:
         return head(functional.normalize(network(pixel_values=pixels).image_embeds, dim=-1))
 
-    return {"laion_T": networks.batched(score, for_clip(seen.frames_THWC, network.config.image_size))[:, 0]}
+    return {"laion_T": networks.batched(score, *_for(network, seen))[:, 0]}
+
+
+def _for(network: Any, seen: Seen) -> tuple[Callable[[Frames], Tensor], Frames]:
+    """How a CLIP is shown frames, and the clip's."""
+    return partial(for_clip, side_px=network.config.image_size), seen.frames_THWC
 
 
 def _dynamic(networks: Networks, seen: Seen) -> Arrays:

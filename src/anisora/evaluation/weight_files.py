@@ -83,7 +83,7 @@ def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
 
 
 def problems(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """What keeps tensors from being a network's: names `missing`, `unexpected`, and `misfit` with both shapes."""
+    """What keeps tensors from being a network's: names `missing`, `unexpected`, `misfit` with both shapes, `not finite`."""
     wanted = network.state_dict()
     return {
         "missing": sorted(wanted.keys() - tensors.keys()),
@@ -93,11 +93,12 @@ def problems(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, lis
             for name in sorted(wanted.keys() & tensors.keys())
             if tensors[name].shape != wanted[name].shape
         ],
+        "not finite": sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()),
     }
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
-    """Puts the tensors into a network. Raises BadCheckpoint that names every one that is missing, unexpected or misfits."""
+    """Puts the tensors into a network. Raises BadCheckpoint that names every one that does not fit."""
     found = {kind: names for kind, names in problems(network, tensors).items() if names}
     if found:
         said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items())

@@ -182,14 +182,15 @@ def load(path: str | Path) -> Raft:
 
     Raises BadCheckpoint where tensors are missing or of another shape.
     """
-    state = torch.load(existing_file(path, BadCheckpoint, "RAFT's weights"), map_location="cpu", weights_only=True)
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    file = existing_file(path, BadCheckpoint, "RAFT's weights")
     network = Raft()
     try:
-        network.load_state_dict(state)
-    except RuntimeError as reason:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    except Exception as reason:  # damaged files end in whatever their bytes make of a pickle
+        said = (str(reason).strip() or type(reason).__name__).splitlines()[-1].strip()
         raise BadCheckpoint(
-            "not the weights of the large RAFT", got=f"{path} ({str(reason).splitlines()[-1].strip()})",
+            "not the weights of the large RAFT", got=f"{path} ({said})",
             expected="raft-things.pth or its like",
         ) from reason  # fmt: skip
     return network.eval().requires_grad_(False)
