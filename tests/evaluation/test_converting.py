@@ -19,7 +19,7 @@ from anisora.evaluation.network_scorer import NetworkScorer
 from anisora.evaluation.networks import FrameFusion
 from anisora.serving.cli import run
 
-from .tiny_encoders import SIDE_PX, clip, tokenizer
+from .tiny_encoders import SIDE_PX, clip, timm_vit, tokenizer
 
 WIDTH = 32
 
@@ -30,18 +30,8 @@ def _random(network: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def _vit(prefix: str = "visual_encoder.") -> dict[str, Tensor]:
-    """A ViT under timm's names, as BLIP has it."""
-    block = nn.Module()
-    block.norm1, block.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-    block.attn, block.mlp = nn.Module(), nn.Module()
-    block.attn.qkv, block.attn.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-    block.mlp.fc1, block.mlp.fc2 = nn.Linear(WIDTH, 64), nn.Linear(64, WIDTH)
-    vit = nn.Module()
-    vit.cls_token, vit.pos_embed = nn.Parameter(torch.zeros(1, 1, WIDTH)), nn.Parameter(torch.zeros(1, 17, WIDTH))
-    vit.patch_embed = nn.Module()
-    vit.patch_embed.proj = nn.Conv2d(3, WIDTH, 8, 8)
-    vit.blocks, vit.norm = nn.ModuleList([block]), nn.LayerNorm(WIDTH)
-    return {prefix + name: tensor for name, tensor in _random(vit, 1).items()}
+    """A ViT as BLIP has it."""
+    return {prefix + name: tensor for name, tensor in timm_vit(WIDTH).items()}
 
 
 def _linear(name: str, rows: int, columns: int, seed: int) -> dict[str, Tensor]:

@@ -35,6 +35,8 @@ from anisora.evaluation import vbench_networks as ours
 from anisora.evaluation.weight_files import read_tensors
 from anisora.measures import raft
 
+from .tiny_encoders import timm_vit, write_dreamsim
+
 SAME = pytest.approx
 WIDTH, PATCH, SIDE_PX = 32, 14, 28
 
@@ -86,7 +88,8 @@ def cache(tmp_path_factory, viclip_parts) -> Path:
     root = tmp_path_factory.mktemp("vbench")
     for place in (place for places in ours.PLACES.values() for place in places[:1]):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
-    _write_dino(root / ours.PLACES["DINO"][0])
+    torch.save(_dino_state(), root / ours.PLACES["DINO"][0])
+    write_dreamsim(root / ours.PLACES["DreamSim"][0], _dino_state())
     for name in ("CLIP B/32", "CLIP L/14"):
         _write_openai(root / ours.PLACES[name][0], _tower(viclip_parts, num_frames=1, temp_embed=False))
     torch.manual_seed(1)
@@ -122,33 +125,8 @@ def _write_openai(path: Path, tower: nn.Module) -> None:
     torch.jit.trace(whole, torch.zeros(1, 3, SIDE_PX, SIDE_PX), check_trace=False).save(str(path))
 
 
-def _write_dino(path: Path) -> nn.Module:
-    """A ViT of transformers under DINO's names."""
-    from transformers import ViTConfig, ViTModel
-
-    model = ViTModel(
-        ViTConfig(hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=1, intermediate_size=64, image_size=64,
-                  patch_size=16, layer_norm_eps=1e-6),
-        add_pooling_layer=False,
-    )  # fmt: skip
-    state = randomised(model).state_dict()
-    turned = {ours_: theirs for theirs, ours_ in published._DINO.items()}
-    parts = {ours_: theirs for theirs, ours_ in published._DINO_LAYER.items()}
-    stored = {}
-    for name, value in state.items():
-        if not name.startswith("layers."):
-            stored[turned[name]] = value
-            continue
-        _, number, rest = name.split(".", 2)
-        part, kind = rest.rsplit(".", 1)
-        if part in parts:
-            stored[f"blocks.{number}.{parts[part]}.{kind}"] = value
-    for number in range(2):
-        for kind in ("weight", "bias"):
-            thirds = [state[f"layers.{number}.attention.{letter}_proj.{kind}"] for letter in "qkv"]
-            stored[f"blocks.{number}.attn.qkv.{kind}"] = torch.cat(thirds)
-    torch.save(stored, path)
-    return model
+def _dino_state() -> dict[str, torch.Tensor]:
+    return timm_vit(WIDTH, patch=16, places=197, blocks=2)
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +138,6 @@ def frames() -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------------------- networks
-
-
-def test_dino_is_the_network_of_its_file(tmp_path):
-    model = _write_dino(tmp_path / "dino.pth")
-    found = published.load_dino(tmp_path / "dino.pth")
-    pixels = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        same = torch.equal(found(pixels).last_hidden_state, model(pixels).last_hidden_state)
-    assert same
 
 
 def test_dino_stretches_places_as_it_was_published():
@@ -272,6 +241,9 @@ def test_a_picture_and_a_frame_of_it_are_shown_alike():
     frame, still = ours.for_dino_i2v(picture[None]), ours.picture_for_dino_i2v(Image.fromarray(picture))
     assert frame.shape == still.shape == (1, 3, 224, 224)
     assert float((frame - still).abs().max()) < 2 / 255 / 0.224
+    frame, still = ours.for_dreamsim(picture[None]), ours.picture_for_dreamsim(Image.fromarray(picture))
+    assert frame.shape == still.shape == (1, 3, 224, 224)
+    assert float((frame - still).abs().max()) < 2 / 255
 
 
 def test_the_middle_is_cut_out_as_torchvision_does():
@@ -297,6 +269,8 @@ def names(frames):
         "clip_transform": back(lambda x: ours.for_clip(x, SIDE_PX)),
         "dino_transform_internet": back(ours.for_dino_i2v),
         "dino_transform_Image_internet": lambda: lambda x: ours.picture_for_dino_i2v(x)[0],
+        "dreamsim_transform": back(ours.for_dreamsim),
+        "dreamsim_transform_Image": lambda _: lambda x: ours.picture_for_dreamsim(x)[0],
         "read_frames_decord_by_fps": lambda *_, **__: None,
     }  # fmt: skip
 
@@ -319,7 +293,7 @@ def test_a_clip_has_the_values_of_vbenchs_functions(vbench, cache, frames, tmp_p
     assert run(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["values"]) == {"temporal_flickering", *ours.NEEDED}
-    assert found["clips"]["i2v_subject"] == found["clips"]["overall_consistency"] == 1
+    assert [found["clips"][name] for name in ("i2v_subject", "i2v_background", "overall_consistency")] == [1, 1, 1]
     assert found["without"] == ours.WITHOUT
     assert found["t2v"]["total"] is None
     assert {"motion_smoothness", "imaging_quality"} <= set(found["t2v"]["missing"])
@@ -337,12 +311,16 @@ def test_a_clip_has_the_values_of_vbenchs_functions(vbench, cache, frames, tmp_p
         aesthetic = theirs["laion_aesthetic"](networks["LAION's head"], clip, ["a"], "cpu")[1][0]["video_results"]
         theirs = vbench("vbench2_beta_i2v/i2v_subject.py", **names(frames), Image=Image)
         i2v = theirs["i2v_subject"](dino, [(tmp_path / "first.png", "a")], "cpu")[1][0]["video_results"]
+        theirs = vbench("vbench2_beta_i2v/i2v_background.py", **names(frames), Image=Image)
+        dreamsim = SimpleNamespace(embed=networks["DreamSim"])
+        scene = theirs["i2v_background"](dreamsim, [(tmp_path / "first.png", "a")], "cpu")[1][0]["video_results"]
     _, clips = formulas.read_results(found["path"])
     value = {name: results[0].value for name, results in clips.items()}
     assert value["subject_consistency"] == SAME(subject, abs=1e-6)
     assert value["background_consistency"] == SAME(background, abs=1e-6)
     assert value["aesthetic_quality"] == SAME(aesthetic, abs=1e-6)
     assert value["i2v_subject"] == SAME(i2v, abs=1e-6)
+    assert value["i2v_background"] == SAME(scene, abs=1e-6)
     assert 0 < subject < 1
 
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*.npz")}

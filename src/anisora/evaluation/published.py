@@ -34,6 +34,7 @@ _DINO = {
     "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
     "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
     "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
+    "pos_drop.weight": "embeddings.dropout.weight", "pos_drop.bias": "embeddings.dropout.bias",
 }  # fmt: skip
 
 
@@ -47,8 +48,13 @@ def load_dino(path: str | Path) -> Any:
     return with_dino_places(model).eval().requires_grad_(False)
 
 
-def vit_of(state: Mapping[str, Tensor], where: object) -> tuple[Any, dict[str, Tensor]]:
-    """(a ViTModel of the sizes of a state under timm's names, as DINO, DeiT and BLIP have it; the state under its own)."""
+def vit_of(
+    state: Mapping[str, Tensor], where: object, *, eps: float = 1e-6, hidden_act: str = "gelu"
+) -> tuple[Any, dict[str, Tensor]]:
+    """(a ViTModel of the sizes of a state under timm's names, as DINO, DeiT and BLIP have it; the state under its own).
+
+    With `pos_drop` in the state, a norm stands before the blocks, as in a CLIP under these names.
+    """
     from transformers import ViTConfig, ViTModel
 
     named: dict[str, Tensor] = {}
@@ -71,9 +77,12 @@ def vit_of(state: Mapping[str, Tensor], where: object) -> tuple[Any, dict[str, T
     config = ViTConfig(
         hidden_size=width, num_hidden_layers=_layers(state, "blocks."), num_attention_heads=max(1, width // 64),
         intermediate_size=len(first), patch_size=patch, image_size=_side(places.shape[1] - 1) * patch,
-        layer_norm_eps=1e-6,
+        layer_norm_eps=eps, hidden_act=hidden_act,
     )  # fmt: skip
-    return ViTModel(config, add_pooling_layer=False), named
+    model = ViTModel(config, add_pooling_layer=False)
+    if "pos_drop.weight" in state:
+        model.embeddings.dropout = nn.LayerNorm(width, eps=eps)
+    return model, named
 
 
 def with_dino_places(model: Any) -> Any:

@@ -106,6 +106,7 @@ def _without(networks: Any) -> dict[str, str]:
     asked = {
         "overall_consistency": "no clip has a prompt: a manifest, or names as PROMPT-0.mp4",
         "i2v_subject": "no clip has an input picture: a manifest with `image`",
+        "i2v_background": "no clip has an input picture: a manifest with `image`",
     }
     return {
         name: asked.get(name, "clips of one frame, or values that are no numbers") for name in networks.dimensions

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anisora.errors import BadCheckpoint
-from anisora.evaluation import published, vbench
+from anisora.evaluation import dreamsim, published, vbench
 from anisora.evaluation.encoders import load_strict, model_type
 from anisora.evaluation.identity import weights_sha256
 from anisora.evaluation.samples import Sample
@@ -41,6 +41,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "LAION's head": ("aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",),
     "RAFT": ("raft_model/models/raft-things.pth",),
     "ViCLIP": ("ViCLIP/ViClip-InternVid-10M-FLT.pth",),
+    "DreamSim": ("dreamsim",),
     "CLIP's vocabulary": ("ViCLIP/bpe_simple_vocab_16e6.txt.gz",),
 }
 
@@ -51,6 +52,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "dynamic_degree": ("RAFT",),
     "aesthetic_quality": ("CLIP L/14", "LAION's head"),
     "i2v_subject": ("DINO",),
+    "i2v_background": ("DINO", "DreamSim"),
     "overall_consistency": ("ViCLIP", "CLIP's vocabulary"),
 }
 
@@ -58,7 +60,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
 WITHOUT = {
     "motion_smoothness": "AMT-S: its code is for non-commercial use only; store amt_THWC",
     "imaging_quality": "MUSIQ: the code that VBench runs is for non-commercial use only; store musiq_T",
-    "i2v_background": "DreamSim: its package wants torchvision and networks of its own; store dreamsim_TD, image_dreamsim_D",
     "camera_motion": "CoTracker: its code is for non-commercial use only",
 }
 
@@ -101,9 +102,7 @@ class Networks:
             wanted = ", ".join(place for places in PLACES.values() for place in places[:1])
             raise BadCheckpoint("no weights of VBench's networks", got=folder, expected=f"some of {wanted}")
         self._open: dict[str, Any] = {}
-        self.weights = {
-            name: sha256_file(path) if path.is_file() else weights_sha256(path) for name, path in self._found.items()
-        }
+        self.weights = {name: _sha256(path) for name, path in self._found.items()}
 
     def missing(self) -> dict[str, str]:
         """The dimensions that cannot be computed with this folder, and why."""
@@ -205,6 +204,21 @@ def picture_for_dino_i2v(picture: Any, short_px: int = 256, side_px: int = 224) 
     return _normed(centre(_floats(small[None]), side_px), _IMAGENET)
 
 
+def for_dreamsim(frames_THWC: NDArray[np.uint8]) -> Tensor:
+    """The whole picture squeezed to a square, bicubic and smooth, in [0, 1] or a little beyond (I2V background)."""
+    side = (dreamsim.SIDE_PX, dreamsim.SIDE_PX)
+    frames = _floats(frames_THWC)
+    return functional.interpolate(frames, size=side, mode="bicubic", align_corners=False, antialias=True) / 255
+
+
+def picture_for_dreamsim(picture: Any) -> Tensor:
+    """The same of a PIL picture, resized by Pillow: [1, 3, 224, 224]."""
+    from PIL import Image
+
+    small = picture.resize((dreamsim.SIDE_PX, dreamsim.SIDE_PX), Image.Resampling.BICUBIC)
+    return _floats(np.array(small)[None]) / 255
+
+
 def for_clip(frames_THWC: NDArray[np.uint8], side_px: int = 224) -> Tensor:
     """The middle of the picture at a shorter side of 224, bicubic (background consistency, aesthetic quality)."""
     return _normed(centre(resized(_floats(frames_THWC), side_px, "bicubic"), side_px), _CLIP)
@@ -249,6 +263,19 @@ def _i2v_subject(networks: Networks, seen: Seen) -> Arrays:
     return {
         "i2v_dino_TD": networks.batched(run, for_dino_i2v, seen.frames_THWC),
         "image_dino_D": run(picture)[0].float().cpu().numpy(),
+    }
+
+
+def _i2v_background(networks: Networks, seen: Seen) -> Arrays:
+    from anisora.media.image import load_image
+
+    if seen.image is None:
+        return {}
+    network = networks["DreamSim"]
+    picture = picture_for_dreamsim(load_image(seen.image)).to(networks.device)
+    return {
+        "dreamsim_TD": networks.batched(network, for_dreamsim, seen.frames_THWC),
+        "image_dreamsim_D": network(picture)[0].cpu().numpy(),
     }
 
 
@@ -299,6 +326,7 @@ _RUNS: dict[str, Callable[[Networks, Seen], Arrays]] = {
     "dynamic_degree": _dynamic,
     "aesthetic_quality": _aesthetic,
     "i2v_subject": _i2v_subject,
+    "i2v_background": _i2v_background,
     "overall_consistency": _overall,
 }
 
@@ -312,6 +340,12 @@ def _open_dino(path: Path) -> Any:
     if path.is_file():
         return published.load_dino(path)
     return published.with_dino_places(load_strict(ViTModel, path, add_pooling_layer=False).eval())
+
+
+def _open_dreamsim(dino: Path, folder: Path) -> Any:
+    if not dino.is_file():
+        raise BadCheckpoint("DreamSim is DINO in its own file", got=dino, expected=PLACES["DINO"][0])
+    return dreamsim.load(dino, folder)
 
 
 def _open_clip(path: Path) -> Any:
@@ -332,6 +366,16 @@ _OPENERS: dict[str, Callable[[Mapping[str, Path]], Any]] = {
     "CLIP B/32": lambda found: _open_clip(found["CLIP B/32"]),
     "CLIP L/14": lambda found: _open_clip(found["CLIP L/14"]),
     "LAION's head": lambda found: aesthetic.load_head(found["LAION's head"]),
+    "DreamSim": lambda found: _open_dreamsim(found["DINO"], found["DreamSim"]),
     "RAFT": lambda found: raft.load(found["RAFT"]),
     "ViCLIP": lambda found: published.load_viclip(found["ViCLIP"], found["CLIP's vocabulary"]),
 }
+
+
+def _sha256(path: Path) -> str:
+    if path.is_file():
+        return sha256_file(path)
+    if (path / dreamsim.ADAPTER).is_dir():
+        files = [path / dreamsim.CLIP, path / dreamsim.OPEN_CLIP, *sorted((path / dreamsim.ADAPTER).iterdir())]
+        return content_hash([sha256_file(file) for file in files if file.is_file()])
+    return weights_sha256(path)
