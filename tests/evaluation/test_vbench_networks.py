@@ -342,6 +342,23 @@ def test_a_part_of_the_weights_gives_a_part_of_the_dimensions(cache, tmp_path):
     assert "raft-things.pth" in networks.missing()["dynamic_degree"]
 
 
+def test_an_input_picture_that_is_none_is_named_and_no_stop(cache, frames, tmp_path):
+    from anisora.evaluation.samples import Sample
+    from anisora.evaluation.vbench_export import export
+    from anisora.media.writer import write_video
+
+    place = ours.PLACES["DINO"][0]
+    (tmp_path / place).parent.mkdir()
+    (tmp_path / place).write_bytes((cache / place).read_bytes())
+    (tmp_path / "first.png").write_bytes(b"no picture")
+    video = write_video(tmp_path / "a.mp4", frames, 8, lossless=True)
+    samples = [Sample(id="a", video=video, image=tmp_path / "first.png")]
+    found = export(samples, tmp_path / "x_eval_results.json", weights=tmp_path, device="cpu")
+    assert set(found["values"]) == {"temporal_flickering", "subject_consistency"}
+    assert list(found["unreadable"]) == ["a, its input picture"]
+    assert "input picture" in found["without"]["i2v_subject"]
+
+
 def test_folders_of_transformers_do_as_well(tmp_path, cache):
     network = published.load_clip_vision(cache / ours.PLACES["CLIP B/32"][0])
     network.save_pretrained(tmp_path / "clip-vit-base-patch32")

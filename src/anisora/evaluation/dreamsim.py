@@ -36,6 +36,10 @@ _LORA = re.compile(r".*extractor_list\.(\d)\.model\.(.+)\.lora_([AB])(?:\.defaul
 class _Part(nn.Module):
     """One of the three: pictures in [0, 1] to its feature."""
 
+    projection: Tensor | None
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self, vit: Any, projection: Tensor | None, shown: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
         super().__init__()
         self.vit = vit

@@ -12,6 +12,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,11 @@ def export(
         arrays = {"frames_THWC": clip.frames_THWC}
         stored = None if features is None else Path(features) / f"{sample.id}.npz"
         arrays |= _stored(stored, len(clip.frames_THWC)) if stored else {}
-        arrays = arrays if networks is None else _asked(networks, sample, clip, arrays, stored)
+        if networks is not None:
+            if problem_of_image := _unusable(sample.image):
+                unreadable[f"{sample.id}, its input picture"] = problem_of_image
+                sample = replace(sample, image=None)
+            arrays = _asked(networks, sample, clip, arrays, stored)
         for dimension, value in values_of(arrays, sample.id).items():
             result = vbench.ClipResult(path=str(sample.video), value=value, n_frames=len(clip.frames_THWC))
             results.setdefault(dimension, []).append(result)
@@ -92,6 +97,18 @@ def export(
         "without": {d: why for d, why in _without(networks).items() if d not in values},
         "weights": {} if networks is None else networks.weights,
     }
+
+
+def _unusable(image: Path | None) -> str | None:
+    """What is wrong with an input picture; None for a good one, and where there is none."""
+    from anisora.media.image import load_image
+
+    try:
+        if image is not None:
+            load_image(image)
+    except AnisoraError as problem:
+        return str(problem)
+    return None
 
 
 def _networks(folder: str | os.PathLike[str], device: str | None) -> Any:
