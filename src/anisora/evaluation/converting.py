@@ -98,7 +98,7 @@ def convert_scorer(path: str | Path, out: str | Path, wanted: Conversion) -> dic
     cannot be told; then nothing is left behind.
     """
     state = read_tensors(path, "the scorer's weights")
-    dropped = sorted(n for n in state if (wanted.drop and n.startswith(wanted.drop)) or n.endswith(_UNUSED))
+    dropped = {n for n in state if (wanted.drop and n.startswith(wanted.drop)) or n.endswith(_UNUSED)}
     state = {name: tensor for name, tensor in state.items() if name not in dropped}
     taken = _Taken(state, Path(path), wanted)
     network, named, tensors = _BUILDERS[wanted.layout](taken)
@@ -111,7 +111,7 @@ def convert_scorer(path: str | Path, out: str | Path, wanted: Conversion) -> dic
         "path": str(out),
         "layout": wanted.layout,
         "tensors": tensors,
-        "dropped": dropped,
+        "dropped": sorted(dropped),
         "sha256": card.trained["sha256"],
     }
 
