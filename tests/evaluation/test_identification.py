@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anisora.evaluation.identification import cosines_apart, identification, stored_features
+from anisora.evaluation.identification import apart, identification, stored_features
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_a_clip_does_not_know_itself():
     clips = unit(rng.normal(size=(12, 16)))
     features, labels = np.repeat(clips, 4, axis=0), np.repeat(np.arange(4), 12).astype(np.int32)
     sources = [str(n // 4) for n in range(48)]
-    own = cosines_apart(features, labels, sources, 4)[np.arange(48), labels]
+    own = apart(features, labels, sources, 4)[np.arange(48), labels]
     for n in range(0, 48, 4):
         others = features[(labels == labels[n]) & (np.array(sources) != sources[n])]
         assert own[n] == pytest.approx(features[n] @ unit(others.mean(0)), abs=1e-5)
@@ -45,7 +45,7 @@ def test_a_clip_does_not_know_itself():
 
 def test_the_auc_is_that_of_all_pairs():
     features, labels, sources = cast(0.7, characters=4)
-    cosines = cosines_apart(features, labels, sources, 4)
+    cosines = apart(features, labels, sources, 4)
     own = cosines[np.arange(len(labels)), labels]
     others = np.array([cosines[n, c] for n in range(len(labels)) for c in range(4) if c != labels[n]])
     slow = np.mean([(o > others).mean() + (o == others).mean() / 2 for o in own])

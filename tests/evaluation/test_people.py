@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anisora.errors import BadInput
-from anisora.evaluation.leaderboard import load_rows
-from anisora.evaluation.people import with_people
+from anisora.evaluation.leaderboard import load_rows, table_1
+from anisora.evaluation.people import human_scores, with_people
 from anisora.evaluation.records import MetricRecord, append_records
 from anisora.evaluation.report import write_report
-from anisora.evaluation.votes import read_votes
+from anisora.evaluation.votes import opinion_scores, rating_table, read_votes
 
 PROMPTS, MODELS = 24, {"plain": 0.0, "better": 0.6, "best": 1.2}
 
@@ -108,3 +109,35 @@ def test_the_report_says_it(folder, tmp_path):
     assert rows[2]["spearman"] == ""
     with pytest.raises(BadInput, match=r"none\.jsonl"):
         write_report(folder, votes=tmp_path / "none.jsonl")
+
+
+def test_the_papers_human_column_is_what_people_gave(folder, tmp_path):
+    """Mean opinion scores as 0 to 100, strictness taken out; a clip that nobody rated is left out, choices have no place."""
+    rows, votes = load_rows(folder), read_votes(folder / "votes.jsonl")
+    human = human_scores(votes)
+    by_dimension = [rating_table([v for v in votes if v.dimension == d]) for d in ("smoothness", "motion", "appeal")]
+    first = [100 * (opinion_scores(table)[clips.index("best/3")] - 1) / 4 for table, _, clips in by_dimension]
+    assert human["best/3"] == pytest.approx(np.mean(first))
+    lines = {line["system"]: line["human"] for line in table_1(rows, human)}
+    assert lines["plain"]["n"] == PROMPTS
+    assert lines["best"]["mean"] == pytest.approx(np.mean([human[f"best/{n}"] for n in range(PROMPTS)]))
+    assert lines["plain"]["mean"] < lines["better"]["mean"] < lines["best"]["mean"]
+    assert {line["human"]["mean"] for line in table_1(rows)} == {None}
+    assert human_scores([v for v in votes if v.kind == "pair"]) == {}
+    overall = [replace(v, dimension="overall") for v in votes if v.dimension == "motion"]
+    assert human_scores([*votes, *overall]) == human_scores(overall)
+    few = [v for v in overall if v.a != "best/3"]
+    assert "best/3" not in human_scores(few)
+
+    copied = tmp_path / "eval"
+    copied.mkdir()
+    (copied / "results.jsonl").write_bytes((folder / "results.jsonl").read_bytes())
+    write_report(copied)
+    assert "Human evaluation stands empty" in (copied / "report.html").read_text()
+    write_report(copied, votes=folder / "votes.jsonl")
+    assert "each rater&#39;s strictness taken out), 1 to 5 as 0 to 100" in (copied / "report.html").read_text()
+    from openpyxl import load_workbook
+
+    head, *cells = load_workbook(copied / "report.xlsx")["table 1"].iter_rows(values_only=True)
+    assert head[:2] == ("Models", "Human Evaluation")
+    assert {row[0]: row[1] for row in cells}["best"] == pytest.approx(lines["best"]["mean"])

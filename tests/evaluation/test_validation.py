@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from anisora.errors import BadInput
 from anisora.evaluation.calibration import head_score, head_value
 from anisora.evaluation.calibration import table as shipped
 from anisora.evaluation.fitting import FEATURES, fit_table
+from anisora.evaluation.look import Look
+from anisora.evaluation.network_scorer import new_network, save_network
 from anisora.evaluation.records import MetricRecord
-from anisora.evaluation.validation import Plan, clip_use, figures, validate
+from anisora.evaluation.scorer_card import Card, Output
+from anisora.evaluation.scoring import open_scorers
+from anisora.evaluation.validation import Plan, clip_use, figures, measured_so_far, validate
+from anisora.measures.footage import LOOK_PX
+
+from .tiny_encoders import write_vit
 
 SMOOTH = "anime.smoothness"
 
@@ -96,6 +105,47 @@ def test_a_clip_is_held_out_by_its_name():
     uses = [clip_use(f"clip{n}") for n in range(200)]
     assert 70 < uses.count("held_out") < 130
     assert uses == [clip_use(f"clip{n}") for n in range(200)]
+
+
+def write_scorer(folder: Path, seed: int, short_px: int = 32) -> Path:
+    """A small random regressor on frames, of the appeal of a clip."""
+    torch.manual_seed(seed)
+    card = Card(
+        layout="frames", outputs=(Output(dimension="appeal"),), parts={"vision": "vision"},
+        look=Look(num_frames=2, short_px=short_px),
+    )  # fmt: skip
+    write_vit(folder / "vision")
+    save_network(new_network(card, folder), card, folder)
+    return folder
+
+
+def test_scorers_are_tried_beside_the_metrics(tmp_path):
+    """By dimension and backend, resumed, and never mixed with another's."""
+    plan = Plan(
+        kinds=("blur", "slow"), severities=(3,), metrics=(SMOOTH,), num_frames=8, short_px=64, matrix=False,
+        invariances=False, synthetic=1,
+    )  # fmt: skip
+    one = open_scorers([write_scorer(tmp_path / "one", 1)], "cpu")
+    result = validate([], tmp_path / "out", plan, scorers=one)
+    label = "anime.appeal (full)"
+    assert result["all"]["order"]["blur"][label] in (0.0, 1.0)
+    assert result["all"]["order"]["blur"][SMOOTH] in (0.0, 0.5, 1.0)
+    assert result["changed"]["half_size"][label] is None
+    text = (tmp_path / "out" / "results.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    own = {line["sample_id"]: line for line in lines if line["backend"] == "full"}
+    assert set(own) == {"clean-0/synthetic/700", "blur-3/synthetic/700"}  # slow is of another dimension
+    about = {name: own["blur-3/synthetic/700"]["params"][name] for name in ("clip", "kind", "severity", "clip_use")}
+    assert about == {"clip": "synthetic/700", "kind": "blur", "severity": 3, "clip_use": clip_use("synthetic/700")}
+    assert validate([], tmp_path / "out", plan, scorers=one) == result
+    assert (tmp_path / "out" / "results.jsonl").read_text() == text
+    # One that looks closer finds the spoiled clip in a file; its answers are its own.
+    other = open_scorers([write_scorer(tmp_path / "other", 2, short_px=2 * LOOK_PX)], "cpu")
+    validate([], tmp_path / "out", plan, scorers=other)
+    made = measured_so_far(tmp_path / "out" / "results.jsonl", {other[0].run_id})
+    assert {r.sample_id for r in made if r.backend == "full"} == set(own)
+    assert all(r.score is not None for r in made if r.backend == "full")
+    assert label not in validate([], tmp_path / "out", plan)["all"]["order"]["blur"]
 
 
 def test_a_validation_runs_and_resumes(tmp_path):

@@ -1,21 +1,14 @@
 """VBench's formulas, totals and files, against its own functions on the same arrays.
 
-Its wheel is downloaded into the cache and read; nothing of it is installed or kept here.
+Its wheel is downloaded into the cache and read (`vbench` in conftest.py); nothing of it is installed or kept here.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import math
-import subprocess
-import sys
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,48 +16,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anisora.assets import cache_folder
 from anisora.errors import BadInput
 from anisora.evaluation import vbench as ours
 
-VBENCH = "vbench==0.1.5"
-WHEEL = "vbench-0.1.5-py3-none-any.whl"
-SHA256 = "13266ed4715d91a7669ab58484b9e010bc91bb96e129d414fb512d4937890023"
-
 SAME = pytest.approx
 EXACT = {"abs": 1e-6}
-
-
-def _wheel() -> Path:
-    """The wheel in the cache; the test is skipped, with the reason, where it cannot be had."""
-    path = cache_folder() / "tests" / WHEEL
-    if not path.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "--retries", "0", "--timeout", "20", "--dest", str(path.parent)]
-        done = subprocess.run([*command, VBENCH], capture_output=True, text=True)
-        if done.returncode or not path.is_file():
-            pytest.skip(f"{VBENCH} cannot be had: {(done.stderr.strip().splitlines() or ['no reason told'])[-1]}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        pytest.skip(f"{path} has other bytes than expected")
-    return path
-
-
-@pytest.fixture(scope="session")
-def vbench() -> Callable[..., dict[str, Any]]:
-    """`vbench(member, **names)`: the functions and classes of one of its files, run with `names` for what it imports.
-
-    The file's imports are left out (they want another numpy, transformers of 2023 and detectors), its code is run as it
-    stands; the networks and decoders it would call are handed in by the test, as functions that return stored arrays.
-    """
-    archive = zipfile.ZipFile(_wheel())
-
-    def load(member: str, **names: Any) -> dict[str, Any]:
-        tree = ast.parse(archive.read(member))
-        tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-        exec(compile(tree, member, "exec"), names)
-        return names
-
-    return load
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +282,7 @@ def test_export_from_clips_and_stored_features(tmp_path, frames, clips, capsys):
     (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "features").mkdir()
     dino = clips["clip 9"][[*range(9), 0, 1]]  # a row for each of the 11 frames
-    np.savez(tmp_path / "features" / "a.npz", dino_TD=dino, image_dino_D=clips["turns"][0])
+    np.savez(tmp_path / "features" / "a.npz", dino_TD=dino, i2v_dino_TD=dino, image_dino_D=clips["turns"][0])
     where = [str(tmp_path / name) for name in ("clips", "x_eval_results.json", "features")]
     assert run(["evaluate", "export-vbench", where[0], "--out", where[1], "--features", where[2], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -336,6 +292,6 @@ def test_export_from_clips_and_stored_features(tmp_path, frames, clips, capsys):
     assert list(found["unreadable"]) == ["broken"]
     assert not found["t2v"]["complete"]
     assert found["t2v"]["total"] is None
-    for wrong in ({"dino": dino}, {"dino_TD": dino[:4]}, {"image_dino_D": np.zeros(3), "dino_TD": dino}):
+    for wrong in ({"dino": dino}, {"dino_TD": dino[:4]}, {"image_dino_D": np.zeros(3), "i2v_dino_TD": dino}):
         np.savez(tmp_path / "features" / "b.npz", **wrong)
         assert run(["evaluate", "export-vbench", where[0], "--out", where[1], "--features", where[2]]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,51 @@ def clip(
         x = left + round(moves_px * t / (frames - 1))
         video[t, top : top + size_px, x : x + size_px] = COLORS[color]
     return np.clip(video + rng.normal(0, noise, video.shape) if noise else video, 0, 255).astype(np.uint8)
+
+
+def timm_vit(
+    width: int = 32, *, patch: int = 8, places: int = 17, blocks: int = 1, seed: int = 1, with_norm: bool = False
+) -> dict[str, torch.Tensor]:
+    """The tensors of a random ViT under timm's names; `with_norm` has the norm before its blocks that makes it a CLIP."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width), "pos_embed": (1, places, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch), "patch_embed.proj.bias": (width,),
+    }  # fmt: skip
+    for number in range(blocks):
+        for part, rows, columns in (
+            ("attn.qkv", 3 * width, width), ("attn.proj", width, width), ("mlp.fc1", 2 * width, width),
+            ("mlp.fc2", width, 2 * width),
+        ):  # fmt: skip
+            shapes[f"blocks.{number}.{part}.weight"] = (rows, columns)
+            shapes[f"blocks.{number}.{part}.bias"] = (rows,)
+        for norm in ("norm1", "norm2"):
+            shapes |= {f"blocks.{number}.{norm}.{kind}": (width,) for kind in ("weight", "bias")}
+    for norm in ("norm", "pos_drop") if with_norm else ("norm",):
+        shapes |= {f"{norm}.{kind}": (width,) for kind in ("weight", "bias")}
+    return {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
+
+
+def write_dreamsim(folder: Path, dino: dict[str, torch.Tensor], rank: int = 2) -> None:
+    """DreamSim's two CLIPs of the width and depth of a DINO, and its adapter on all three."""
+    width, places = dino["pos_embed"].shape[-1], dino["pos_embed"].shape[1]
+    blocks = len({name.split(".")[1] for name in dino if name.startswith("blocks.")})
+    patch = dino["patch_embed.proj.weight"].shape[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(9)
+    for number, name in enumerate(("clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar")):
+        state = timm_vit(width, patch=patch, places=places, blocks=blocks, seed=20 + number, with_norm=True)
+        state["proj"] = torch.randn(width, 12, generator=generator) * 0.2
+        torch.save({"state_dict": state}, folder / name)
+    (folder / "ensemble_lora").mkdir(exist_ok=True)
+    config = {"r": rank, "lora_alpha": 1.0, "lora_dropout": 0.3, "bias": "none", "target_modules": ["qkv"]}
+    (folder / "ensemble_lora" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "LORA"}))
+    matrices = {
+        f"base_model.model.extractor_list.{n}.model.blocks.{b}.attn.qkv.lora_{half}.weight": torch.randn(
+            (rank, width) if half == "A" else (3 * width, rank), generator=generator
+        )
+        for n in range(3)
+        for b in range(blocks)
+        for half in "AB"
+    }
+    torch.save(matrices, folder / "ensemble_lora" / "adapter_model.bin")

@@ -56,11 +56,13 @@ class _Seen:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Reference:
-    """What figures are held against: stored features [C, D] by name, and from which cosine on somebody is known."""
+    """What figures are held against: stored features [C, D] by name, how they are compared, and from where on somebody is
+    known."""
 
     kind: str
     names: tuple[str, ...]
     stored_CD: Vectors
+    alike: identity.Alike = identity.cosine
     threshold: float | None = None
 
 
@@ -82,10 +84,14 @@ class CharacterScorer:
         folder = Path(place)
         gallery = galleries.load(folder)
         encoder, network = galleries.networks(gallery, folder)
+        self.alike = identity.alike_of(encoder)
+        self.unit = "cosine" if gallery.facts.alike == galleries.COSINE else "1 - CCIP difference"
         self.stored = None
         if names := gallery.facts.names:
-            threshold = gallery.facts.threshold
-            self.stored = _Reference(kind="gallery", names=names, stored_CD=gallery.stored_CD, threshold=threshold)
+            self.stored = _Reference(
+                kind="gallery", names=names, stored_CD=gallery.stored_CD, alike=self.alike,
+                threshold=gallery.facts.threshold,
+            )  # fmt: skip
         self.encoder = identity.load_encoder(encoder, device)
         self.detect = partial(salience, weights=network)
         self.weights_sha256 = gallery.facts.encoder_sha256
@@ -100,25 +106,31 @@ class CharacterScorer:
 
     def _measured(self, footage: Footage, image: Picture | None, names: Sequence[str]) -> Measured:
         with one_thread():
-            said = _measured(footage, image, names, self.stored, self._see)
+            said = _measured(footage, image, names, self.stored, self._see, self.alike)
         score = None if said.raw is None else self.outputs[0].score(said.raw)
         beyond = {"beyond_range": True} if said.raw is not None and said.raw < 0 else {}
-        return replace(said, score=score, params={**said.params, **beyond}, weights_sha256=self.weights_sha256)
+        params = {**said.params, **beyond}
+        return replace(said, unit=self.unit, score=score, params=params, weights_sha256=self.weights_sha256)
 
     def _see(self, frames_THWC: Frames, moments: Sequence[int]) -> list[_Seen]:
         return _seen(frames_THWC, moments, self.detect, self.encoder)
 
 
 def _measured(
-    footage: Footage, image: Picture | None, names: Sequence[str], stored: _Reference | None, see: _See
+    footage: Footage,
+    image: Picture | None,
+    names: Sequence[str],
+    stored: _Reference | None,
+    see: _See,
+    alike: identity.Alike,
 ) -> Measured:
     if len(footage) < 2 or footage.is_blank:
         return Measured(unit="cosine", reason="too_short" if len(footage) < 2 else "blank")
     seen = see(footage.frames_THWC, footage.deep_moments)
     if not seen:
         return Measured(unit="cosine", reason="no_character")
-    pictured = None if image is None else _of_picture(image, see)
-    reference = stored or (_first_features("first_frame", seen) if image is None else pictured)
+    pictured = None if image is None else _of_picture(image, see, alike)
+    reference = stored or (_first_features("first_frame", seen, alike) if image is None else pictured)
     if reference is None:
         return Measured(unit="cosine", reason="no_character", details={"problem": "no figure in the input image"})
     wanted = names if stored else ()
@@ -155,23 +167,24 @@ def _seen(frames_THWC: Frames, moments: Sequence[int], detect: Detector, encoder
     return [_Seen(frames=tuple(own.mask_HW), features_nD=part) for own, part in zip(found, parts, strict=True)]
 
 
-def _of_picture(image: Picture, see: _See) -> _Reference | None:
+def _of_picture(image: Picture, see: _See, alike: identity.Alike) -> _Reference | None:
     """The figures of the picture that a clip was made from; None without any."""
     found = see(image[None], [0])
-    return _first_features("image", found) if found else None
+    return _first_features("image", found, alike) if found else None
 
 
-def _first_features(kind: str, seen: Sequence[_Seen]) -> _Reference:
+def _first_features(kind: str, seen: Sequence[_Seen], alike: identity.Alike) -> _Reference:
     names = tuple(f"figure {number}" for number in range(1, len(seen) + 1))
-    return _Reference(kind=kind, names=names, stored_CD=np.stack([own.features_nD[0] for own in seen]))
+    return _Reference(kind=kind, names=names, stored_CD=np.stack([own.features_nD[0] for own in seen]), alike=alike)
 
 
 # -- who is who --------------------------------------------------------------------------------------------------------
 
 
 def _beginnings(seen: Sequence[_Seen], reference: _Reference) -> NDArray[np.float64]:
-    """The mean cosine [figure, character] over the first moments."""
-    return np.stack([(own.features_nD[:BEGINNING] @ reference.stored_CD.T).mean(axis=0) for own in seen]).astype(float)
+    """How alike [figure, character] over the first moments, on average."""
+    first = (reference.alike(own.features_nD[:BEGINNING], reference.stored_CD) for own in seen)
+    return np.stack([cosines.mean(axis=0) for cosines in first]).astype(float)
 
 
 def _who(seen: Sequence[_Seen], reference: _Reference, wanted: Sequence[str] = ()) -> dict[int, int]:
@@ -198,7 +211,7 @@ def _held(seen: Sequence[_Seen], reference: _Reference, who: Mapping[int, int]) 
     """Equation 6, the mean over the figures that are somebody, and what it is made of; None where nobody is."""
     if not who:
         return None
-    cosines = {f: (seen[f].features_nD @ reference.stored_CD.T).astype(np.float64) for f in who}
+    cosines = {f: reference.alike(seen[f].features_nD, reference.stored_CD).astype(np.float64) for f in who}
     own = {f: cosines[f][:, c] for f, c in who.items()}
     means = {f: float(values.mean()) for f, values in own.items()}
     details: dict[str, Any] = {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anisora.errors import BadCheckpoint, BadInput
 from anisora.evaluation import identity
+from anisora.evaluation.ccip import is_ccip
 from anisora.evaluation.characters import DROP, GALLERY, CutOut, Line, Progress
 from anisora.evaluation.identification import identification, stored_features
 from anisora.files import existing_file, write_atomic
@@ -28,13 +29,17 @@ PAGE = "gallery.html"
 
 SCHEMA = 1
 
+#: How features are compared: by their cosine, or by CCIP's own network.
+COSINE, CCIP = "cosine", "ccip"
+
 #: Features that go through an encoder between two marks of the progress bar; pictures of a character on the page.
 _STEP, _SHOWN = 64, 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the file says beside its numbers. Paths within the gallery's folder are relative to it."""
+    """What the file says beside its numbers. Paths within the gallery's folder are relative to it; `alike` is what features
+    are compared by."""
 
     schema: int
     names: tuple[str, ...]
@@ -44,12 +49,14 @@ class Facts:
     salience: str | None
     salience_sha256: str
     threshold: float | None
+    alike: str = COSINE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gallery:
-    """Characters: a feature [N, D] of length 1 for each cut-out, whose it is as [N] places in `facts.names`, of which
-    picture or clip (`facts.sources`, one each). `threshold` is the cosine from which on a figure counts as known."""
+    """Characters: a feature [N, D] for each cut-out (of length 1 for cosines), whose it is as [N] places in `facts.names`, of
+    which picture or clip (`facts.sources`, one each). `threshold` is from where on a figure counts as known: CCIP's own, or
+    the cosine that tells these characters from each other best."""
 
     facts: Facts
     features_ND: NDArray[np.float32]
@@ -77,11 +84,13 @@ def build(
     """
     names, labels, sources = _named(cuts)
     features = features_of(cuts, encoder, device, progress)
-    figures = identification(features, labels, sources, len(names))
+    alike = identity.alike_of(encoder)
+    figures = identification(features, labels, sources, len(names), alike)
     facts = Facts(
         schema=SCHEMA, names=names, sources=sources, encoder=_place(encoder, out),
         encoder_sha256=identity.weights_sha256(encoder), salience=None if salience is None else _place(salience, out),
-        salience_sha256=salience_sha256(salience), threshold=figures["threshold"],
+        salience_sha256=salience_sha256(salience), threshold=getattr(alike, "threshold", figures["threshold"]),
+        alike=CCIP if is_ccip(encoder) else COSINE,
     )  # fmt: skip
     gallery = Gallery(facts=facts, features_ND=features, labels_N=labels)
     save(gallery, out)
@@ -91,7 +100,7 @@ def build(
 def figures_of(cuts: Sequence[CutOut], encoder: str, device: str | None = None) -> dict[str, Any]:
     """How well an encoder tells the characters of cut-outs apart (`identification`)."""
     names, labels, sources = _named(cuts)
-    return identification(features_of(cuts, encoder, device), labels, sources, len(names))
+    return identification(features_of(cuts, encoder, device), labels, sources, len(names), identity.alike_of(encoder))
 
 
 def _named(cuts: Sequence[CutOut]) -> tuple[tuple[str, ...], NDArray[np.int32], tuple[str, ...]]:
@@ -162,7 +171,13 @@ def _check(facts: Facts, features: NDArray[Any], labels: NDArray[Any]) -> None:
         raise ValueError(f"{len(features)} features, {len(labels)} labels, {len(facts.sources)} sources")
     if len(set(facts.names)) != len(facts.names) or set(labels.tolist()) != set(range(len(facts.names))):
         raise ValueError(f"labels of {len(set(labels.tolist()))} characters for {len(facts.names)} names")
+    if facts.alike not in (COSINE, CCIP):
+        raise ValueError(f"features compared by {facts.alike!r}")
     lengths = np.linalg.norm(features, axis=1)
+    if facts.alike == CCIP:
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise ValueError("features that are no numbers, or 0")
+        return
     if not np.allclose(lengths, 1, atol=1e-3):  # also of what is no number
         raise ValueError(f"features of length {lengths.min():.3f} to {lengths.max():.3f}, not 1")
 

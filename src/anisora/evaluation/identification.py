@@ -12,43 +12,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anisora.evaluation.identity import Alike, cosine
 from anisora.evaluation.statistics import mean_interval
 
 
 def stored_features(features_ND: NDArray[np.float32], labels_N: NDArray[np.int32], count: int) -> NDArray[np.float32]:
-    """The stored feature [C, D] of each of `count` characters: the mean of its features, at length 1."""
-    sums = np.zeros((count, features_ND.shape[1]), np.float64)
-    np.add.at(sums, labels_N, features_ND.astype(np.float64))
-    return _unit(sums).astype(np.float32)
+    """The stored feature [C, D] of each of `count` characters: the mean direction of its features, at their mean length."""
+    lengths = np.linalg.norm(features_ND.astype(np.float64), axis=1)
+    sums, total = np.zeros((count, features_ND.shape[1]), np.float64), np.zeros(count)
+    np.add.at(sums, labels_N, _unit(features_ND.astype(np.float64)))
+    np.add.at(total, labels_N, lengths)
+    pictures = np.maximum(np.bincount(labels_N, minlength=count), 1)
+    return (_unit(sums) * (total / pictures)[:, None]).astype(np.float32)
 
 
-def cosines_apart(
-    features_ND: NDArray[np.float32], labels_N: NDArray[np.int32], sources: Sequence[Hashable], count: int
+def apart(
+    features_ND: NDArray[np.float32],
+    labels_N: NDArray[np.int32],
+    sources: Sequence[Hashable],
+    count: int,
+    alike: Alike = cosine,
 ) -> NDArray[np.float64]:
-    """The cosine [N, C] of each feature with each character's stored feature, its own without its own source: NaN where
+    """How alike [N, C] each feature is to each character's stored feature, its own without its own source: NaN where
     nothing is left of it then."""
-    cosines = (features_ND @ stored_features(features_ND, labels_N, count).T).astype(np.float64)
+    found = alike(features_ND, stored_features(features_ND, labels_N, count)).astype(np.float64)
     keys = np.array([f"{label} {source}" for label, source in zip(labels_N, sources, strict=True)])
     for key in np.unique(keys):
         inside = keys == key
         label = labels_N[inside][0]
         rest = features_ND[(labels_N == label) & ~inside]
-        cosines[inside, label] = features_ND[inside] @ _unit(rest.sum(axis=0)) if len(rest) else np.nan
-    return cosines
+        without = stored_features(rest, np.zeros(len(rest), np.int32), 1)
+        found[inside, label] = alike(features_ND[inside], without)[:, 0] if len(rest) else np.nan
+    return found
 
 
 def identification(
-    features_ND: NDArray[np.float32], labels_N: NDArray[np.int32], sources: Sequence[Hashable], count: int
+    features_ND: NDArray[np.float32],
+    labels_N: NDArray[np.int32],
+    sources: Sequence[Hashable],
+    count: int,
+    alike: Alike = cosine,
 ) -> dict[str, Any]:
     """Figures of how characters are told apart; those that cannot be had (one character, one clip each) are None.
 
     `accuracy`: how often the nearest stored feature is the right one, as an interval by character; `chance` of that.
     `auc`: how often a figure is nearer to its own character than another figure to a character that it is not. `same`,
-    `nearest_other`: mean cosines. `threshold`: the cosine that best tells a character from the nearest other one.
+    `nearest_other`: how alike on average. `threshold`: what of it best tells a character from the nearest other one.
     """
     said = {"characters": count, "pictures": len(features_ND)}
     nothing = {"accuracy": None, "chance": None, "auc": None, "same": None, "nearest_other": None, "threshold": None}
-    cosines = cosines_apart(features_ND, labels_N, sources, count)
+    cosines = apart(features_ND, labels_N, sources, count, alike)
     rows = np.arange(len(labels_N))
     own = cosines[rows, labels_N]
     asked = np.isfinite(own)

@@ -1,14 +1,15 @@
-"""Who a figure is: the unit-length feature that an image encoder makes of a figure that was cut out of its picture.
+"""Who a figure is: the feature that an image encoder makes of a figure that was cut out of its picture.
 
 Two figures are as alike as the cosine of their features (the paper's equation 6). The encoder is any that `encoders` opens,
 as published or as `gallery --fine-tune` leaves it; without a folder it is EfficientNet-Lite0, which arrives in a pip
-package. Cosines of different encoders do not compare.
+package. CCIP (`ccip`) brings a network of its own that says how different two features are, in place of the cosine.
+Numbers of different encoders do not compare.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anisora.errors import BadCheckpoint
+from anisora.evaluation import ccip
 from anisora.evaluation.encoders import load_vision, model_type
 from anisora.files import sha256_file, write_atomic
 from anisora.runtime import pick_device
@@ -35,6 +37,9 @@ _BATCH = 16
 
 Pictures = Sequence[NDArray[np.uint8]]  # RGB [H, W, 3], all of one size
 
+#: How alike features [N, D] are to others [C, D], as [N, C]; 1 is the same.
+Alike = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+
 
 def load_encoder(named: str | Path | None = None, device: str | None = None) -> nn.Module:
     """A module from RGB pictures to features [N, D], with a method `save(folder)`: of a local folder, or the embedded one.
@@ -47,6 +52,8 @@ def load_encoder(named: str | Path | None = None, device: str | None = None) -> 
 
         return EmbeddedEncoder(network().state_dict()).to(pick_device(device))
     folder = Path(named)
+    if ccip.is_ccip(folder):
+        return ccip.Encoder(folder)
     encoder = _saved(folder) if model_type(folder, "an image encoder") == EMBEDDED else load_vision(folder)
     return encoder.to(pick_device(device))
 
@@ -57,18 +64,36 @@ def weights_sha256(named: str | Path | None = None) -> str:
         from anisora.measures.perceptual import weights_sha256
 
         return weights_sha256()
+    if ccip.is_ccip(named):
+        return ccip.weights_sha256(named)
     files = sorted(path for path in Path(named).iterdir() if path.suffix in (".safetensors", ".bin"))
     return content_hash([sha256_file(file) for file in files])
 
 
+def cosine(one_ND: NDArray[np.float32], other_CD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The cosines [N, C] of features of length 1."""
+    return one_ND @ other_CD.T
+
+
+def alike_of(named: str | Path | None = None) -> Alike:
+    """How the features of an encoder are compared. Raises BadCheckpoint."""
+    return ccip.alike(str(named)) if named is not None and ccip.is_ccip(named) else cosine
+
+
 def features(encoder: nn.Module, pictures: Pictures) -> NDArray[np.float32]:
-    """The features [N, D] of pictures, each of length 1; in one thread, as scores must not depend on how many there are."""
+    """The features [N, D] of pictures, of length 1 where cosines are taken of them; in one thread, as scores must not
+    depend on how many there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             parts = [encoder(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
-            return functional.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
+            found = torch.cat(parts).float()
+            return (
+                (found if getattr(encoder, "keeps_length", False) else functional.normalize(found, dim=-1))
+                .cpu()
+                .numpy()
+            )
     finally:
         torch.set_num_threads(threads)
 

@@ -124,11 +124,22 @@ def paper_rows(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return lines
 
 
-def table_1(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One line a system: `{system, <dimension>: interval or None}`, the intervals by prompt."""
+def table_1(rows: Sequence[Row], human: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    """One line a system: `{system, human, <dimension>: interval}`, the intervals by prompt.
+
+    `human` says what people gave each clip, 0 to 100 (`people.human_scores`); the mean over the system's clips that were
+    rated. Without it that interval is empty, as are those of what nobody scored.
+    """
     return [
-        {"system": name} | {metric: _interval(own, metric) for metric in DIMENSIONS} for name, own in paper_rows(rows)
+        {"system": name, "human": _by_people(own, human or {})}
+        | {metric: _interval(own, metric) for metric in DIMENSIONS}
+        for name, own in paper_rows(rows)
     ]
+
+
+def _by_people(rows: Sequence[Row], human: Mapping[str, float]) -> dict[str, Any]:
+    prompts = {row.record.sample_id: row.prompt for row in rows if row.record.sample_id in human}
+    return mean_interval([human[clip] for clip in prompts], groups=list(prompts.values()))
 
 
 def table_4(rows: Sequence[Row], model: str) -> dict[str, dict[str, Any]]:

@@ -141,7 +141,9 @@ def new_network(card: Card, folder: Path, device: str | None = None) -> Network:
             return PairNetwork(encoders.load_vision(_there(place["vision"])), encoder, num_outputs, card.is_joint)
         case "prompts":
             towers = encoders.load_towers(_there(place["towers"]))
-            fusion = FrameFusion(towers.width, card.fusion_layers) if card.fusion_layers else None
+            fusion = None
+            if card.fusion_layers:
+                fusion = FrameFusion(towers.width, card.fusion_layers, max_frames=card.fusion_frames)
             return PromptsNetwork(towers, card.prompts or MOTION_PROMPTS, fusion)
         case "similarity":
             return SimilarityNetwork(encoders.load_towers(_there(place["towers"])), card.of)

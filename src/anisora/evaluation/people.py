@@ -21,13 +21,16 @@ from anisora.evaluation.agreement import (
     soft_pairwise_accuracy,
 )
 from anisora.evaluation.leaderboard import Row, backends
-from anisora.evaluation.votes import Vote, opinion_scores, rating_table
+from anisora.evaluation.votes import BEST, WORST, Vote, opinion_scores, rating_table
 
 #: bootstrap draws of a correlation: ends good to about 4 % of an interval's width
 DRAWS = 500
 
 #: what a pair vote says of a over b
 SIGNS = {"a": 1.0, "tie": 0.0, "b": -1.0}
+
+#: a dimension of votes that is people's judgement of a clip as a whole
+OVERALL = "overall"
 
 Figure = Mapping[str, Any]
 
@@ -53,6 +56,21 @@ def with_people(rows: Sequence[Row], votes: Sequence[Vote]) -> list[dict[str, An
                 if own and scored:
                     lines.append({"dimension": metric, "backend": backend, "kind": kind} | _agree(own, scored, kind))
     return lines
+
+
+def human_scores(votes: Sequence[Vote]) -> dict[str, float]:
+    """clip -> what people said of it, 0 to 100: its opinion score (1 is 0, 5 is 100), averaged over the dimensions that it was
+    rated in; of ratings of a dimension `overall`, where there are any, those alone. Choices give no place on the scale."""
+    rated: dict[str, list[Vote]] = {}
+    for vote in votes:
+        if vote.kind == "rating":
+            rated.setdefault(vote.dimension, []).append(vote)
+    said: dict[str, list[float]] = {}
+    for own in [rated[OVERALL]] if OVERALL in rated else rated.values():
+        ratings_RC, _, clips = rating_table(own)
+        for clip, opinion in zip(clips, opinion_scores(ratings_RC).tolist(), strict=True):
+            said.setdefault(clip, []).append(100 * (opinion - WORST) / (BEST - WORST))
+    return {clip: float(np.mean(values)) for clip, values in said.items()}
 
 
 def _agree(votes: Sequence[Vote], scored: Mapping[str, Row], kind: str) -> dict[str, Any]:

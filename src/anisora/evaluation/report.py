@@ -29,11 +29,11 @@ from anisora.evaluation.leaderboard import (
     table_4,
 )
 from anisora.evaluation.people import Figure as Agreement
-from anisora.evaluation.people import with_people
+from anisora.evaluation.people import human_scores, with_people
 from anisora.evaluation.plots import dots_svg, intervals_svg, radar_svg
 from anisora.evaluation.ranking import MIN_PROMPTS, Difference, Ranking
 from anisora.evaluation.run_suite import REAL, SAMPLES
-from anisora.evaluation.votes import VOTES, read_votes
+from anisora.evaluation.votes import VOTES, Vote, read_votes
 from anisora.files import write_atomic
 from anisora.store import Figure, Section, Table, read_jsonl, report_page
 
@@ -59,14 +59,16 @@ def write_report(
     """
     folder = Path(folder)
     rows = load_rows(folder)
+    said = _votes(folder, votes)
+    human = human_scores(said)
     boards = {backend: board([row for row in rows if row.record.backend == backend]) for backend in backends(rows)}
     clips = _videos(folder, rows) | dict(videos or {})
     sections: list[Section] = []
     for backend, rankings in boards.items():
         own = [row for row in rows if row.record.backend == backend]
         suffix = f" ({backend})" if len(boards) > 1 else ""
-        sections += _sections(own, rankings, clips, suffix)
-    agreement = _agreement(folder, rows, votes)
+        sections += _sections(own, rankings, clips, suffix, human)
+    agreement = with_people(rows, said) if said else []
     if agreement:
         sections.insert(1, _with_people(agreement))
     page = report_page("Evaluation", sections, lead=_lead(rows))
@@ -75,13 +77,13 @@ def write_report(
     written.append(write_atomic(folder / "scores.csv", _csv(score_lines(rows)).encode("utf-8")))
     if agreement:
         written.append(write_atomic(folder / "agreement.csv", _csv(agreement_lines(agreement)).encode("utf-8")))
-    written.append(write_atomic(folder / "report.xlsx", lambda path: _write_xlsx(path, rows, boards, agreement)))
+    written.append(write_atomic(folder / "report.xlsx", lambda path: _write_xlsx(path, rows, boards, agreement, human)))
     return written
 
 
-def _agreement(folder: Path, rows: Sequence[Row], votes: str | Path | None) -> list[dict[str, Any]]:
+def _votes(folder: Path, votes: str | Path | None) -> list[Vote]:
     path = Path(votes) if votes is not None else folder / VOTES
-    return with_people(rows, read_votes(path)) if votes is not None or path.is_file() else []
+    return read_votes(path) if votes is not None or path.is_file() else []
 
 
 def _lead(rows: Sequence[Row]) -> str:
@@ -104,12 +106,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _sections(
-    rows: Sequence[Row], rankings: Mapping[str, Ranking], clips: Mapping[str, Path], suffix: str
+    rows: Sequence[Row],
+    rankings: Mapping[str, Ranking],
+    clips: Mapping[str, Path],
+    suffix: str,
+    human: Mapping[str, float],
 ) -> list[Section]:
     parts = [
         _leaderboard(rows, rankings),
         _differences(rankings),
-        _paper_table_1(rows),
+        _paper_table_1(rows, human),
         _paper_table_4(rows),
         *[
             _by(rows, fact, title)
@@ -250,14 +256,23 @@ def _agreed(figure: Agreement | None) -> str | None:
     return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
-def _paper_table_1(rows: Sequence[Row]) -> Section | None:
-    lines = table_1(rows)
+_HUMAN = (
+    "Human evaluation: ratings as opinion scores (each rater's strictness taken out), 1 to 5 as 0 to 100, averaged over the"
+    " dimensions that were rated, or those of `overall` alone; over the clips of a system that people rated."
+)
+_NOBODY = "Human evaluation stands empty: no ratings of these clips were given (`report --votes`)."
+
+
+def _paper_table_1(rows: Sequence[Row], human: Mapping[str, float]) -> Section | None:
+    lines = table_1(rows, human)
     if not any(line[metric]["n"] for line in lines for metric in DIMENSIONS):
         return None
-    cells = [[line["system"], None, *(line[metric]["mean"] for metric in DIMENSIONS)] for line in lines]
+    cells = [
+        [line["system"], line["human"]["mean"], *(line[metric]["mean"] for metric in DIMENSIONS)] for line in lines
+    ]
     return Section(
         heading="As in the paper's Table 1",
-        paragraphs=["Human ratings are entered by hand; here they stand empty."],
+        paragraphs=[_HUMAN if any(line["human"]["n"] for line in lines) else _NOBODY],
         tables=[Table(columns=("Models", "Human Evaluation", *DIMENSIONS.values()), rows=cells)],
     )
 
@@ -471,6 +486,7 @@ def _write_xlsx(
     rows: Sequence[Row],
     boards: Mapping[str, Mapping[str, Ranking]],
     agreement: Sequence[Mapping[str, Any]],
+    human: Mapping[str, float],
 ) -> None:
     from openpyxl import Workbook
     from openpyxl.styles import Font
@@ -479,7 +495,7 @@ def _write_xlsx(
         "leaderboard": leaderboard_lines(boards),
         "differences": difference_lines(boards),
         "people": agreement_lines(agreement),
-        "table 1": _flat_table_1(rows),
+        "table 1": _flat_table_1(rows, human),
         "table 4": _flat_table_4(rows),
         "scores": score_lines(rows),
     }
@@ -499,10 +515,11 @@ def _write_xlsx(
     book.save(path)
 
 
-def _flat_table_1(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _flat_table_1(rows: Sequence[Row], human: Mapping[str, float]) -> list[dict[str, Any]]:
     return [
-        {"Models": line["system"]} | {title: line[metric]["mean"] for metric, title in DIMENSIONS.items()}
-        for line in table_1(rows)
+        {"Models": line["system"], "Human Evaluation": line["human"]["mean"]}
+        | {title: line[metric]["mean"] for metric, title in DIMENSIONS.items()}
+        for line in table_1(rows, human)
     ]
 
 

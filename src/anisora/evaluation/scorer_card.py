@@ -79,6 +79,7 @@ class Card:
     fusion_layers: int = setting(
         0, "layout prompts: layers of ActionCLIP's transformer over frames; 0 takes their mean"
     )
+    fusion_frames: int = setting(77, "layout prompts: frames that this transformer has a place for")
     text_tokens: int | None = setting(None, "layout pair: captions are cut there; the published scorer: 30")
     is_joint: bool = setting(True, "layout pair: the head reads the features' product too; false as released")
     of: Literal["text", "image"] = setting("text", "layout similarity: what the frames are compared with")

@@ -77,8 +77,8 @@ def evaluate(
                 footage, problem = _footage(sample)
                 append_records(path, score_sample(sample, missing, footage=footage, problem=problem, content=content))
                 for scorer in due:
-                    append_records(path, _asked(scorer, sample, footage, problem, content, waiting))
-        append_records(path, (record for asked, said in waiting.rest() for record in _said(asked, said)))
+                    append_records(path, ask(scorer, sample, footage, problem, content, waiting))
+        append_records(path, answers(waiting))
     if progress:
         progress("clips", len(samples), len(samples))
     wanted, scored = {sample.id for sample in samples}, {(s.backend, o.metric) for s in scorers for o in s.outputs}
@@ -100,15 +100,15 @@ class _Asked:
     scorer: Scorer
     sample: Sample
     seen: _Seen | None
-    content: str
+    content: str | None
 
 
-def _asked(
+def ask(
     scorer: Scorer,
     sample: Sample,
     footage: Footage | None,
     problem: AnisoraError | None,
-    content: str,
+    content: str | None,
     waiting: Waiting,
 ) -> Iterator[MetricRecord]:
     """The records of what has been said by now, of this clip or of earlier ones that waited for an answer."""
@@ -119,6 +119,12 @@ def _asked(
         return
     for earlier, said in waiting.submit(asked, scorer, sample, footage):
         yield from _said(earlier, said)
+
+
+def answers(waiting: Waiting) -> Iterator[MetricRecord]:
+    """The records of what is still waited for, as it is said."""
+    for asked, said in waiting.rest():
+        yield from _said(asked, said)
 
 
 def _said(asked: _Asked, said: Said) -> Iterator[MetricRecord]:
@@ -233,9 +239,13 @@ def summarise(records: Sequence[MetricRecord]) -> dict[str, Any]:
         for name, backend in ((name, backend) for name in METRICS for backend in get_args(Backend)):
             own = [r for r in records if (r.model or "", r.metric, r.backend) == (model, name, backend)]
             if own:
-                key = name if backend == "bundled" else f"{name} ({backend})"
-                models.setdefault(model, {})[key] = _summary(own)
+                models.setdefault(model, {})[label(name, backend)] = _summary(own)
     return {"calibration": table()["version"], "samples": len({r.sample_id for r in records}), "models": models}
+
+
+def label(metric: str, backend: str) -> str:
+    """What a metric's numbers of a backend are shown under: of another than `bundled`, with its name behind."""
+    return metric if backend == "bundled" else f"{metric} ({backend})"
 
 
 def _summary(records: Sequence[MetricRecord]) -> dict[str, Any]:

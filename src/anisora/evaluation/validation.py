@@ -2,7 +2,8 @@
 
 Everything is recorded, clip by clip, in the same file as any scores; the figures are made from it. Whether a clip or a
 kind of corruption may be used for fitting is fixed before: a kind by the table of corruptions, a clip by its name.
-What was measured stays good when the calibration changes: scores are then made again from the details.
+What was measured stays good when the calibration changes: scores are then made again from the details. Scorers of the user's
+are tried beside the metrics, under their dimension and backend.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,9 @@ from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from anisora.evaluation.metrics import DIMENSIONS, METRICS, calibrated
 from anisora.evaluation.records import RESULTS, MetricRecord, append_records, read_records
 from anisora.evaluation.samples import Sample
-from anisora.evaluation.suite import run_id, score_sample
-from anisora.measures.footage import Footage, resized
+from anisora.evaluation.scoring import Scorer, Waiting
+from anisora.evaluation.suite import PASSING, answers, ask, label, run_id, score_sample
+from anisora.measures.footage import LOOK_PX, Footage, resized
 from anisora.store import content_hash, write_atomic
 
 SCORED = tuple(name for name in DIMENSIONS if name != "anime.text_video")
@@ -66,44 +68,54 @@ def validate(
     out: str | os.PathLike[str],
     plan: Plan | None = None,
     *,
+    scorers: Sequence[Scorer] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The figures of `figures`, also written to `out/validation.json`; resumes from `out/results.jsonl`, where what other
-    versions of a metric measured counts as missing.
+    versions of a metric or other scorers measured counts as missing.
 
     A clip that cannot be read is left out and named. Raises BadInput when none can.
     """
     plan = plan or Plan()
     path = Path(out) / RESULTS
     clips = [*(_of_file(sample, plan) for sample in samples), *(_drawn(index, plan) for index in range(plan.synthetic))]
-    clips.sort(key=lambda clip: clip_use(clip[0]))  # those for fitting first: a fit need not wait for the others
-    have = {r.key[:2] for r in measured_so_far(path)}
+    clips.sort(key=lambda clip: clip_use(clip.id))  # those for fitting first: a fit need not wait for the others
+    asked = {scorer.run_id for scorer in scorers}
+    have = {r.key for r in measured_so_far(path, asked) if r.reason not in PASSING}
     unreadable, previous = {}, None
-    for index, (name, load) in enumerate(clips):
-        if progress:
-            progress("clips", index, len(clips))
-        try:
-            clean = _cut(load(), plan)
-        except AnisoraError as problem:
-            unreadable[name] = str(problem)
-            continue
-        for variant in _variants(name, clean, previous, plan):
-            wanted = [metric for metric in variant.metrics if (variant.id, metric) not in have]
-            if wanted and (footage := variant.make()) is not None:
-                append_records(path, _scored(variant, wanted, footage))
-        previous = clean
+    with Waiting(scorers) as waiting:
+        for index, clip in enumerate(clips):
+            if progress:
+                progress("clips", index, len(clips))
+            try:
+                clean = _cut(clip.load(), plan)
+            except AnisoraError as problem:
+                unreadable[clip.id] = str(problem)
+                continue
+            for variant in _variants(clip, clean, previous, plan):
+                wanted = [metric for metric in variant.metrics if (variant.id, metric, "bundled") not in have]
+                due = [scorer for scorer in scorers if variant.is_due(scorer, have)]
+                if (wanted or due) and (footage := variant.make()) is not None:
+                    append_records(path, _scored(variant, wanted, footage))
+                    for scorer in due:
+                        append_records(path, _asked(variant, scorer, footage, waiting))
+            previous = clean
+        append_records(path, map(_about, answers(waiting)))
     if previous is None:
         raise BadInput("no clip could be read", got="; ".join(unreadable.values()) or "no clips")
-    result = figures(measured_so_far(path)) | {"unreadable": unreadable}
+    result = figures(measured_so_far(path, asked)) | {"unreadable": unreadable}
     write_atomic(Path(out) / FIGURES, json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
     return result
 
 
-def measured_so_far(path: Path) -> list[MetricRecord]:
-    """The records of a validation that the metrics of today would make, with scores by the calibration in use."""
+def measured_so_far(path: Path, scorers: Collection[str] = ()) -> list[MetricRecord]:
+    """The records of a validation that the metrics of today would make, with scores by the calibration in use; and those of
+    `scorers`, by their run ids."""
     known, today = read_records(path) if path.exists() else [], run_id()
-    current = [r for r in known if r.metric in METRICS and r.version == METRICS[r.metric].version]
-    return [r if r.score is None or r.run_id == today else _recalibrated(r, today) for r in current]
+    own = [r for r in known if r.backend == "bundled" and r.metric in METRICS]
+    current = [r for r in own if r.version == METRICS[r.metric].version]
+    ours = [r if r.score is None or r.run_id == today else _recalibrated(r, today) for r in current]
+    return ours + [r for r in known if r.backend != "bundled" and r.run_id in scorers]
 
 
 def _recalibrated(record: MetricRecord, today: str) -> MetricRecord:
@@ -112,22 +124,31 @@ def _recalibrated(record: MetricRecord, today: str) -> MetricRecord:
     return replace(record, run_id=today, raw=raw, score=score, params=params)
 
 
-def _of_file(sample: Sample, plan: Plan) -> tuple[str, Callable[[], NDArray[np.uint8]]]:
+@dataclass(frozen=True, kw_only=True)
+class _Clip:
+    """A clip to try; `sample` is what is known of it, for scorers that read more than its frames."""
+
+    id: str
+    load: Callable[[], NDArray[np.uint8]]
+    sample: Sample | None = None
+
+
+def _of_file(sample: Sample, plan: Plan) -> _Clip:
     def load() -> NDArray[np.uint8]:
         from anisora.media.reader import read_video
 
         return read_video(sample.video, num_frames=plan.num_frames, threads=1).frames_THWC
 
-    return sample.id, load
+    return _Clip(id=sample.id, load=load, sample=sample)
 
 
-def _drawn(index: int, plan: Plan) -> tuple[str, Callable[[], NDArray[np.uint8]]]:
+def _drawn(index: int, plan: Plan) -> _Clip:
     def load() -> NDArray[np.uint8]:
         from anisora.synthetic import render_clip
 
         return render_clip(700 + index, 0, n_frames=plan.num_frames, fps=16, size_px=(384, 256)).video_THWC
 
-    return f"synthetic/{700 + index}", load
+    return _Clip(id=f"synthetic/{700 + index}", load=load)
 
 
 def _cut(frames_THWC: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
@@ -139,32 +160,39 @@ def _cut(frames_THWC: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Variant:
-    """One changed copy of a clip: `make` gives its footage, None where nothing changed."""
+    """One changed copy of a clip: `make` gives its footage, None where nothing changed. `only` are the dimensions that it is
+    for; None is all."""
 
-    clip: str
+    clip: _Clip
     kind: str
     severity: int
     metrics: tuple[str, ...]
     make: Callable[[], Footage | None]
+    only: tuple[str | None, ...] | None = None
 
     @property
     def id(self) -> str:
-        return f"{self.kind}-{self.severity}/{self.clip}"
+        return f"{self.kind}-{self.severity}/{self.clip.id}"
+
+    def is_due(self, scorer: Scorer, have: Container[tuple[str, str, str]]) -> bool:
+        """Whether a scorer has yet to say something of a dimension that this is for."""
+        wanted = [o.metric for o in scorer.outputs if self.only is None or o.metric in self.only]
+        return any((self.id, metric, scorer.backend) not in have for metric in wanted)
 
 
-def _variants(name: str, clean: NDArray[np.uint8], other: NDArray[np.uint8] | None, plan: Plan) -> Iterator[_Variant]:
+def _variants(clip: _Clip, clean: NDArray[np.uint8], other: NDArray[np.uint8] | None, plan: Plan) -> Iterator[_Variant]:
     footage = Footage.of_frames(clean)
-    yield _Variant(clip=name, kind="clean", severity=0, metrics=plan.metrics, make=lambda: footage)
+    yield _Variant(clip=clip, kind="clean", severity=0, metrics=plan.metrics, make=lambda: footage)
     for kind in plan.kinds:
         corruption = CORRUPTIONS[kind]
-        own = tuple(m for m in plan.metrics if plan.matrix or m in (corruption.dimension, corruption.spares))
+        only = None if plan.matrix else (corruption.dimension, corruption.spares)
+        own = tuple(m for m in plan.metrics if only is None or m in only)
         for severity in plan.severities:
-            if own:
-                make = partial(_spoiled, clean, kind, severity, other)
-                yield _Variant(clip=name, kind=kind, severity=severity, metrics=own, make=make)
+            make = partial(_spoiled, clean, kind, severity, other)
+            yield _Variant(clip=clip, kind=kind, severity=severity, metrics=own, make=make, only=only)
     if plan.invariances:
         for kind, change in INVARIANCES.items():
-            yield _Variant(clip=name, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean))
+            yield _Variant(clip=clip, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean))
 
 
 def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None) -> Footage | None:
@@ -174,12 +202,37 @@ def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[
 
 
 def _scored(variant: _Variant, metrics: Sequence[str], footage: Footage) -> Iterator[MetricRecord]:
-    sample = Sample(id=variant.id, video=Path(variant.clip), group=variant.clip)
-    kind_use = CORRUPTIONS[variant.kind].use if variant.kind in CORRUPTIONS else "held_out"
-    uses = {"clip_use": clip_use(variant.clip), "kind_use": "fitting" if variant.kind == "clean" else kind_use}
-    about = {"clip": variant.clip, "kind": variant.kind, "severity": variant.severity, **uses}
-    for record in score_sample(sample, metrics, footage=footage):
-        yield replace(record, params={**record.params, **about})
+    sample = Sample(id=variant.id, video=Path(variant.clip.id), group=variant.clip.id)
+    return map(_about, score_sample(sample, metrics, footage=footage))
+
+
+def _asked(variant: _Variant, scorer: Scorer, footage: Footage, waiting: Waiting) -> Iterator[MetricRecord]:
+    """What a scorer says of a changed clip; of its sample it is told what is known of the clip as it was. A scorer that looks
+    closer than the other metrics finds the changed clip in a file."""
+    known = variant.clip.sample or Sample(id=variant.id, video=Path(variant.clip.id))
+    with tempfile.TemporaryDirectory(prefix="anisora-") as folder:
+        file = Path(variant.clip.id)
+        if _looks_closer(scorer):
+            from anisora.media.writer import write_video
+
+            file = write_video(Path(folder) / "clip.mp4", footage.frames_THWC, footage.fps, lossless=True)
+        sample = replace(known, id=variant.id, video=file, group=variant.clip.id, model=None, prompt_id=None)
+        yield from map(_about, ask(scorer, sample, footage, None, None, waiting))
+
+
+def _looks_closer(scorer: Scorer) -> bool:
+    card = getattr(scorer, "card", None)
+    return card is not None and card.look.short_px > LOOK_PX
+
+
+def _about(record: MetricRecord) -> MetricRecord:
+    """The record with what was done to which clip, and whether anything may be fitted to it."""
+    changed, _, clip = record.sample_id.partition("/")
+    kind, _, severity = changed.rpartition("-")
+    kind_use = CORRUPTIONS[kind].use if kind in CORRUPTIONS else "held_out"
+    uses = {"clip_use": clip_use(clip), "kind_use": "fitting" if kind == "clean" else kind_use}
+    about = {"clip": clip, "kind": kind, "severity": int(severity), **uses}
+    return replace(record, params={**record.params, **about})
 
 
 def _rescaled(clean: NDArray[np.uint8], factor: float) -> Footage:
@@ -224,12 +277,13 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
     `order`: kind -> metric -> share of pairs of severities of one clip, the clean one among them, in which more is
     worse (ties half). `across`: the same for severity 3 of a clip against other clean clips. `improved`: the share of
     spoiled clips scored above the clean one. `changed`: invariance -> metric -> the median and 95th percentile of the
-    change, in percent of the range (the clean mean less the mean of the own corruptions at their worst).
+    change, in percent of the range (the clean mean less the mean of the own corruptions at their worst). A scorer of another
+    backend stands under `METRIC (BACKEND)`.
     """
     known = [r for r in records if "kind" in r.params and r.score is not None]
     free = [r for r in known if r.params["clip_use"] == "held_out"]
-    nulls = sum(r.score is None for r in records if r.params.get("kind") == "clean" and r.metric in SCORED)
-    cleans = sum(r.params.get("kind") == "clean" and r.metric in SCORED for r in records)
+    ours = [r for r in records if r.params.get("kind") == "clean" and r.metric in SCORED and r.backend == "bundled"]
+    nulls, cleans = sum(r.score is None for r in ours), len(ours)
     return {
         "clips": len({r.params["clip"] for r in known}),
         "clips_held_out": len({r.params["clip"] for r in free}),
@@ -242,7 +296,7 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
 
 def _tables(records: Sequence[MetricRecord]) -> dict[str, Any]:
     tables: dict[str, dict[str, dict[str, float | None]]] = {"order": {}, "across": {}, "improved": {}}
-    for metric in SCORED:
+    for metric in _labels(records):
         scores = _scores(records, metric)
         for kind in CORRUPTIONS:
             if not any(kind in by_kind for by_kind in scores.values()):
@@ -255,10 +309,15 @@ def _tables(records: Sequence[MetricRecord]) -> dict[str, Any]:
 Scores = dict[str, dict[str, dict[int, float]]]  # clip -> kind -> severity -> score
 
 
+def _labels(records: Sequence[MetricRecord]) -> list[str]:
+    """What there are figures of: the dimensions, then the scorers of other backends."""
+    return [*SCORED, *sorted({label(r.metric, r.backend) for r in records if r.backend != "bundled"})]
+
+
 def _scores(records: Sequence[MetricRecord], metric: str) -> Scores:
     found: Scores = {}
     for r in records:
-        if r.metric == metric and r.score is not None:
+        if label(r.metric, r.backend) == metric and r.score is not None:
             by_kind = found.setdefault(r.params["clip"], {})
             by_kind.setdefault(r.params["kind"], {})[r.params["severity"]] = r.score
     return {clip: by_kind for clip, by_kind in found.items() if "clean" in by_kind}
@@ -291,10 +350,10 @@ def _improved(scores: Scores, kind: str) -> float | None:
 
 def _changes(records: Sequence[MetricRecord]) -> dict[str, dict[str, list[float] | None]]:
     changes: dict[str, dict[str, list[float] | None]] = {kind: {} for kind in INVARIANCES}
-    for metric in SCORED:
+    for metric in _labels(records):
         scores = _scores(records, metric)
         clean = np.mean([by_kind["clean"][0] for by_kind in scores.values()]) if scores else 0.0
-        own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
+        own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric.partition(" ")[0]]
         worst = [by_kind[kind][max(by_kind[kind])] for by_kind in scores.values() for kind in own if kind in by_kind]
         span = float(clean - np.mean(worst)) if worst else 0.0
         for kind in INVARIANCES:

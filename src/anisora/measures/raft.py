@@ -128,7 +128,7 @@ class Raft(nn.Module):
         pyramid = correlation_pyramid(self.fnet(first), self.fnet(second))
         hidden, context = self.cnet(first).split(128, dim=1)
         hidden, context = torch.tanh(hidden), F.relu(context)
-        start = positions(*hidden.shape[-2:]).expand(len(first), -1, -1, -1)
+        start = positions(*hidden.shape[-2:]).to(hidden.device).expand(len(first), -1, -1, -1)
         at = start
         for _ in range(iterations):
             hidden, step = self.update_block(hidden, context, look_up(pyramid, at), at - start)
@@ -157,14 +157,14 @@ def correlation_pyramid(first: Tensor, second: Tensor) -> list[Tensor]:
 def look_up(pyramid: list[Tensor], at_B2YX: Tensor) -> Tensor:
     """The correlations around a place in the second picture, x before y: [B, levels * 81, Y, X]; 0 outside."""
     B, _, Y, X = at_B2YX.shape
-    offset = torch.arange(-RADIUS, RADIUS + 1).float()
+    offset = torch.arange(-RADIUS, RADIUS + 1, device=at_B2YX.device).float()
     window = torch.stack(torch.meshgrid(offset, offset, indexing="ij"), dim=-1)  # the first axis moves x
     centre = at_B2YX.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
     found = []
     for number, level in enumerate(pyramid):
         height, width = level.shape[-2:]
         place = centre / 2**number + window
-        grid = 2 * place / torch.tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
+        grid = 2 * place / place.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
         found.append(F.grid_sample(level, grid, align_corners=True).reshape(B, Y, X, -1))
     return torch.cat(found, dim=-1).permute(0, 3, 1, 2)
 
@@ -182,14 +182,15 @@ def load(path: str | Path) -> Raft:
 
     Raises BadCheckpoint where tensors are missing or of another shape.
     """
-    state = torch.load(existing_file(path, BadCheckpoint, "RAFT's weights"), map_location="cpu", weights_only=True)
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    file = existing_file(path, BadCheckpoint, "RAFT's weights")
     network = Raft()
     try:
-        network.load_state_dict(state)
-    except RuntimeError as reason:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    except Exception as reason:  # damaged files end in whatever their bytes make of a pickle
+        said = (str(reason).strip() or type(reason).__name__).splitlines()[-1].strip()
         raise BadCheckpoint(
-            "not the weights of the large RAFT", got=f"{path} ({str(reason).splitlines()[-1].strip()})",
+            "not the weights of the large RAFT", got=f"{path} ({said})",
             expected="raft-things.pth or its like",
         ) from reason  # fmt: skip
     return network.eval().requires_grad_(False)
@@ -201,8 +202,9 @@ def raft_flow(network: Raft, first_HWC: NDArray[np.uint8], second_HWC: NDArray[n
     height, width = first_HWC.shape[:2]
     pad = -width % 8, -height % 8
     around = (pad[0] // 2, pad[0] - pad[0] // 2, pad[1] // 2, pad[1] - pad[1] // 2)
+    device = next(network.parameters()).device
     pair = [torch.from_numpy(np.ascontiguousarray(p)).movedim(-1, 0)[None].float() for p in (first_HWC, second_HWC)]
-    flow = network(*(F.pad(picture, around, mode="replicate") for picture in pair))[0].movedim(0, -1)
+    flow = network(*(F.pad(picture.to(device), around, mode="replicate") for picture in pair))[0].movedim(0, -1).cpu()
     return np.asarray(flow[around[2] : around[2] + height, around[0] : around[0] + width])
 
 

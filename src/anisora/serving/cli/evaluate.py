@@ -130,6 +130,9 @@ def validate(
     invariances: Annotated[
         bool, typer.Option("--invariances/--no-invariances", help="Also try what no score may notice.")
     ] = True,
+    scorer: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="Also try a scorer's folder or card; repeatable.")
+    ] = None,
     fit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a calibration table fitted to the fitting half.")
     ] = None,
@@ -137,12 +140,14 @@ def validate(
 ) -> None:
     """Spoil clips in many ways and see that the right score falls, and no other.
 
-    Half of the clips and a third of the corruptions are never used for fitting; their figures stand apart.
+    Half of the clips and a third of the corruptions are never used for fitting; their figures stand apart. With --scorer the
+    same is asked of scorers of yours, beside the metrics.
 
     Example: anisora evaluate validate --clips shots/ --out check --own
     """
     from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES
     from anisora.evaluation.samples import find_samples
+    from anisora.evaluation.scoring import open_scorers
     from anisora.evaluation.suite import known_metrics
     from anisora.evaluation.validation import SCORED, Plan, validate
 
@@ -162,7 +167,8 @@ def validate(
         synthetic=synthetic,
     )
     with progress_bars(quiet=as_json) as progress:
-        result = validate(find_samples([clips]) if clips else [], out, plan, progress=progress)
+        samples, scorers = find_samples([clips]) if clips else [], open_scorers(scorer or [])
+        result = validate(samples, out, plan, scorers=scorers, progress=progress)
     if fit:
         _fit(out, fit)
     if as_json:
@@ -189,14 +195,16 @@ def _show_validation(result: dict[str, Any]) -> None:
 
     rows = []
     for kind, corruption in CORRUPTIONS.items():
-        for metric, use in ((corruption.dimension, "falls"), (corruption.spares, "spared")):
-            if metric and kind in result["all"]["order"]:
+        for label in result["all"]["order"].get(kind, {}):
+            metric = label.partition(" ")[0]
+            if metric in (corruption.dimension, corruption.spares):
                 shares = [
-                    result[part][table].get(kind, {}).get(metric)
+                    result[part][table].get(kind, {}).get(label)
                     for part in ("all", "held_out")
                     for table in ("order", "across", "improved")
                 ]
-                rows.append((kind, metric, use, corruption.use, *map(_two, shares)))
+                use = "falls" if metric == corruption.dimension else "spared"
+                rows.append((kind, label, use, corruption.use, *map(_two, shares)))
     head = ("corruption", "dimension", "", "kind", "order", "across", "improved", "order*", "across*", "improved*")
     show_table(head, rows, title=f"{result['clips']} clips; * the {result['clips_held_out']} held-out clips alone")
     changes = [

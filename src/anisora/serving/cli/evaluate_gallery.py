@@ -37,7 +37,9 @@ def gallery(
     ),
     encoder: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="CLIP, SigLIP, DINOv2, ViT or BLIP; default: the embedded EfficientNet."),
+        typer.Option(
+            metavar="DIR", help="CCIP, CLIP, SigLIP, DINOv2, ViT or BLIP; default: the embedded EfficientNet."
+        ),
     ] = None,
     salience: Annotated[
         Path | None, typer.Option(metavar="FILE.onnx", help="Salient-object network instead of the bundled one.")
@@ -67,6 +69,7 @@ def gallery(
     """
     from anisora.evaluation import characters as cast
     from anisora.evaluation import gallery as galleries
+    from anisora.evaluation.ccip import is_ccip
     from anisora.evaluation.identity import EMBEDDED
 
     if characters and drawn:
@@ -74,6 +77,10 @@ def gallery(
     if fine_tune and not (characters or drawn):
         raise BadRequest("nothing to fine-tune on", expected="CHARACTERS or --drawn")
     named = encoder or EMBEDDED
+    if fine_tune and is_ccip(named):
+        raise BadRequest(
+            "an encoder in ONNX cannot learn", got=named, expected="a folder of transformers' with weights"
+        )
     with progress_bars(quiet=as_json) as progress:
         if drawn:
             lines = cast.draw_characters(drawn, out, seed=seed, progress=progress)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from anisora.errors import BadRequest
-from anisora.serving.cli.console import print_json, say, show_table
+from anisora.serving.cli.console import print_json, progress_bars, say, show_table
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a run.")]
@@ -130,29 +130,44 @@ def _compared(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def export_vbench(
-    clips: Annotated[list[Path], typer.Argument(metavar="CLIPS...", help="Videos and folders of them.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file: NAME_eval_results.json.")],
-    features: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="ID.npz a clip: what VBench's networks said (docs).")
+    clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIPS...", help="Videos and folders of them.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON lines with prompts and input pictures; instead of CLIPS.")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="VBench's networks, as in its cache ~/.cache/vbench (docs).")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="ID.npz a clip: what networks said (docs); with --weights it is kept there."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the accelerator, else cpu.")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Write VBench's results file for clips: temporal flickering, and every dimension whose features are stored.
+    """Write VBench's results file for clips: temporal flickering, and every dimension whose network or features there are.
 
     A dimension that was not run is absent, and the totals say what they lack instead of counting it as 0.
 
     Example: anisora evaluate export-vbench shots --out mine_eval_results.json
     """
-    from anisora.evaluation.samples import find_samples
+    from anisora.evaluation.samples import find_samples, read_manifest
     from anisora.evaluation.vbench_export import export
 
-    found = export(find_samples(clips), out, features)
+    if bool(clips) == bool(manifest):
+        raise BadRequest("clips and a manifest" if clips else "nothing to measure", expected="CLIPS or --manifest")
+    samples = read_manifest(manifest) if manifest else find_samples(clips or [])
+    with progress_bars(quiet=as_json) as progress:
+        found = export(samples, out, features, weights, device=device, progress=progress)
     if as_json:
         print_json(found)
         return
-    show_table(("dimension", "value"), [(name, f"{value:.6f}") for name, value in sorted(found["values"].items())])
+    rows = [(name, f"{value:.6f}", found["clips"][name]) for name, value in sorted(found["values"].items())]
+    show_table(("dimension", "value", "clips"), rows)
     for name, problem in found["unreadable"].items():
         say(f"left out {name}: {problem}")
+    for name, reason in found["without"].items():
+        say(f"without {name}: {reason}")
     for board in ("t2v", "i2v"):
         said = found[board]
         total = f"{said['total']:.6f}" if said["complete"] else f"incomplete, lacks {', '.join(said['missing'])}"

@@ -1,4 +1,4 @@
-"""Scorers that learn from votes: `anisora evaluate train-scorer` and `apply-scorer`.
+"""Scorers that learn from votes, and scorers of others: `anisora evaluate train-scorer`, `apply-scorer`, `convert-scorer`.
 
 `add_to(app)` puts the verbs into the group that evaluate.py makes.
 """
@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the verbs of this module to a group."""
     app.command("train-scorer")(train_scorer)
     app.command("apply-scorer")(apply_scorer)
+    app.command("convert-scorer")(convert_scorer)
 
 
 def train_scorer(
@@ -132,3 +133,46 @@ def apply_scorer(
     else:
         scored = sum(record.score is not None for record in said)
         say(f"{scored} of {len(said)} clips scored for {said[0].metric}" if said else "no clips in the folder")
+
+
+def convert_scorer(
+    weights: Annotated[Path, typer.Argument(metavar="FILE.pth", help="Backbone and head in one file of tensors.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The scorer's folder.")],
+    layout: Annotated[str, typer.Option(metavar="frames|pair|prompts", help="How the network is laid out (docs).")],
+    dimension: Annotated[str, typer.Option(metavar="NAME", help="What it scores, as text_video.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Of a text encoder: a folder, or CLIP's vocabulary (.txt.gz).")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART=NAME", help="Where a part or layer lies, where shapes do not say so; repeatable."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Tensors that are no part of it begin so; repeatable.")
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(min=2, metavar="N", help="Layout pair: captions are cut there.")] = 30,
+    as_json: _Json = False,
+) -> None:
+    """Turn a scorer that was published as one file into the folder that --scorer opens. Nothing in the file is run.
+
+    Tensors that are missing, unexpected or misfit are all named, and then nothing is written.
+
+    Example: anisora evaluate convert-scorer checkpoint_06.pth --layout pair --dimension image_video --out scorer
+    """
+    from anisora.evaluation.converting import Conversion
+    from anisora.evaluation.converting import convert_scorer as convert
+
+    if wrong := [given for given in name or [] if not all(given.partition("="))]:
+        raise BadRequest("--name", got=", ".join(wrong), expected="PART=NAME, as head=regressor.2")
+    names = {part: where for part, _, where in (given.partition("=") for given in name or [])}
+    wanted = Conversion(
+        layout=layout, dimension=dimension, tokenizer=tokenizer, names=names,  # type: ignore[arg-type]
+        drop=tuple(drop or ()), text_tokens=text_tokens,
+    )  # fmt: skip
+    made = convert(weights, out, wanted)
+    if as_json:
+        print_json(made)
+        return
+    say(f"wrote {made['path']}: " + ", ".join(f"{count} tensors of {part}" for part, count in made["tensors"].items()))
+    if made["dropped"]:
+        say(f"dropped {', '.join(made['dropped'])}")
