@@ -44,7 +44,7 @@ Bound = tuple[str, Callable[[float], bool]]
 Target = tuple[str, float | None, Bound | None, Bound | None]
 
 #: Ratios and pops are summed up by their median: one clip that hardly moves must not decide.
-BY_MEDIAN = ("motion_ratio", "i2v.motion_ratio", "guide_pop", "blend_residual", "i2v.brightness_drift")
+BY_MEDIAN = ("motion_ratio", "motion_along", "i2v.motion_ratio", "guide_pop", "blend_residual", "i2v.brightness_drift")
 
 #: What two to five guides are compared by, and whether more of it is better.
 GUIDED_METRICS = {"psnr_db": True, "ssim": True, "perceptual": False, "latent_mse": False}
@@ -58,7 +58,7 @@ GUIDE_STEPS = (*((more, fewer) for fewer, more in itertools.pairwise(COUNTS)), (
 #: Figures whose values of every clip are in the JSON, so that two runs can be compared clip by clip.
 PER_CLIP = (
     *(f"inbetween.{metric}.{arm}" for metric in GUIDED_METRICS for arm in ("model", "model_one_step", "vae_cross_fade")),
-    "motion_ratio.model", "i2v.perceptual", "actions.recognised", "actions.shuffled", "actions.chosen",
+    "motion_ratio.model", "motion_along.model", "i2v.perceptual", "actions.recognised", "actions.shuffled", "actions.chosen",
 )  # fmt: skip
 
 #: (name, a, b): clip by clip a - b, with its interval. The fade is the one through the VAE, the guided one also through the
@@ -70,6 +70,8 @@ PAIRS = (
     ("latent_mse: model - fade", "inbetween.latent_mse.model", "inbetween.latent_mse.vae_cross_fade"),
     ("latent_mse: one step - fade", "inbetween.latent_mse.model_one_step", "inbetween.latent_mse.vae_cross_fade"),
     ("psnr_db: model - fade", "inbetween.psnr_db.model", "inbetween.psnr_db.vae_cross_fade"),
+    ("motion along the truth: model - guided fade", "motion_along.model", "motion_along.guided_cross_fade"),
+    ("motion along the truth: model - flow_warp", "motion_along.model", "motion_along.flow_warp"),
     ("psnr_db: one step - fade", "inbetween.psnr_db.model_one_step", "inbetween.psnr_db.vae_cross_fade"),
     ("psnr_db: model - flow_warp", "inbetween.psnr_db.model", "inbetween.psnr_db.flow_warp"),
     ("perceptual: model - flow_warp", "inbetween.perceptual.model", "inbetween.perceptual.flow_warp"),
@@ -560,7 +562,7 @@ def print_by_action(result: dict[str, Any]) -> None:
         for metric in ("psnr_db", "perceptual", "latent_mse")
         for word, arm in (("model", "model"), ("warp", "flow_warp"))
     }
-    shown |= {"motion model": ("motion_ratio", "model")}
+    shown |= {"motion model": ("motion_ratio", "model"), "along the truth": ("motion_along", "model")}
     parts = {**result["by_action"], "all": result}
     rows = {
         action: {title: value for title, path in shown.items() if (value := _at(part, path)) is not None}

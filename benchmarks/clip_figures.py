@@ -150,7 +150,10 @@ def _motion(record: ClipRecord) -> Figures:
         # An arm's own guide frames are what it would blend: its codec's errors are then in both and cancel.
         residuals[arm] = motion.blend_residual(frames, frames[ends], ends)
         # A truth that moves less than a tenth of a pixel a frame has no amount to compare with.
-        figures[f"motion_ratio.{arm}"] = own / true_motion if true_motion >= 0.1 else float("nan")
+        moves = true_motion >= 0.1
+        figures[f"motion_ratio.{arm}"] = own / true_motion if moves else float("nan")
+        along = motion.motion_along(frames, truth, record.foreground_THW) if moves else float("nan")
+        figures[f"motion_along.{arm}"] = along
         figures[f"blend_residual_ratio.{arm}"] = _ratio(residuals[arm], true_residual)
     # The codec's own errors look like a residual too: those of a true blend, a fade through the same codec, come off.
     beyond = max(residuals["model"] ** 2 - residuals["vae_cross_fade"] ** 2, 0) ** 0.5

@@ -94,6 +94,7 @@ def test_the_figures_come_from_the_frames(benchmark: ModuleType, run: Path, resu
     assert forged["inbetween"]["perceptual"]["model"] < 1e-4
     assert forged["inbetween"]["psnr_db"]["cross_fade"] == result["inbetween"]["psnr_db"]["cross_fade"]
     assert forged["motion_ratio"]["model"] == 1
+    assert forged["motion_along"]["model"] == 1
     assert forged["blend_residual_ratio"]["model"] == 1
 
 

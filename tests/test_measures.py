@@ -104,6 +104,18 @@ def test_foreground_motion_is_counted_beyond_the_camera():
     assert np.isnan(motion.foreground_motion_px(frames, masks & ~masks))
 
 
+def test_motion_counts_along_the_truth():
+    frames, masks = sliding_square(step_px=3)
+    noise = np.random.default_rng(0).integers(0, 255, frames.shape, dtype=np.uint8)
+    shots = {"truth": frames, "still": np.repeat(frames[:1], 9, axis=0), "back": frames[::-1], "noise": noise}
+    along = {name: motion.motion_along(shot, frames, masks) for name, shot in shots.items()}
+    assert along["truth"] == pytest.approx(1)
+    assert along["still"] == pytest.approx(0, abs=0.02)
+    assert along["back"] < -0.2  # it moves the other way, in other places
+    assert abs(along["noise"]) < 0.1
+    assert np.isnan(motion.motion_along(frames, shots["still"], masks & ~masks))
+
+
 def test_noise_is_no_motion():
     frames, masks = sliding_square(step_px=3)
     noise = np.random.default_rng(0).integers(0, 255, frames.shape, dtype=np.uint8)

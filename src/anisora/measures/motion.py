@@ -34,7 +34,25 @@ def foreground_motion_px(frames_THWC: Frames, foreground_THW: Mask) -> float:
     of its frames. Flow that does not lead back to where it came from (Sundaram et al. 2010, equation 5) counts as no
     motion: flow between frames of noise is long and means nothing. NaN when no step has any foreground.
     """
-    speeds = []
+    steps = _own_motion(frames_THWC, foreground_THW)
+    return float(np.mean([np.linalg.norm(own, axis=-1).mean() for own in steps])) if steps else float("nan")
+
+
+def motion_along(frames_THWC: Frames, truth_THWC: Frames, foreground_THW: Mask) -> float:
+    """How much of the truth's motion is made where, when and in which direction the truth moves, as a share of it.
+
+    The motion of `foreground_motion_px` is projected onto the truth's, place by place. The truth has 1, a still shot and
+    one that moves about at random 0, one that moves the other way less. NaN when the truth's foreground does not move.
+    """
+    found, true = (_own_motion(frames, foreground_THW) for frames in (frames_THWC, truth_THWC))
+    whole = sum(float((wanted**2).sum()) for wanted in true)
+    along = sum(float((own * wanted).sum()) for own, wanted in zip(found, true, strict=True))
+    return along / whole if whole > 0 else float("nan")
+
+
+def _own_motion(frames_THWC: Frames, foreground_THW: Mask) -> list[Flow]:
+    """Of each step with any foreground, the motion [N, 2] of its foreground pixels beyond the camera."""
+    steps = []
     for t in range(len(frames_THWC) - 1):
         foreground = foreground_THW[t] | foreground_THW[t + 1]
         if not foreground.any():
@@ -42,9 +60,9 @@ def foreground_motion_px(frames_THWC: Frames, foreground_THW: Mask) -> float:
         flow = dis_flow(frames_THWC[t], frames_THWC[t + 1])
         background = ~foreground if (~foreground).mean() >= 0.05 else None
         own = flow - affine_flow(fit_camera(flow, background), *flow.shape[:2])
-        length = np.linalg.norm(own, axis=-1) * leads_back(flow, dis_flow(frames_THWC[t + 1], frames_THWC[t]))
-        speeds.append(float(length[foreground].mean()))
-    return float(np.mean(speeds)) if speeds else float("nan")
+        own = own * leads_back(flow, dis_flow(frames_THWC[t + 1], frames_THWC[t]))[..., None]
+        steps.append(own[foreground])
+    return steps
 
 
 def leads_back(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
