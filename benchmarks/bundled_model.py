@@ -348,6 +348,7 @@ def _is_met(reached: float | None, bound: Bound | None) -> bool | None:
 def _usual_targets(figures: list[Figures]) -> list[Target]:
     value = sum_up(figures)
     precision = paired(figures, "mask.precision_raw", "mask.precision_no_control")
+    along = paired(figures, "motion_along.model", "motion_along.flow_warp")
     fade = "inbetween.{}.vae_cross_fade"
     return [
         ("VAE above the best linear code of its rate, dB", _minus(value, "vae_psnr_db", "pca_psnr_db"),
@@ -368,6 +369,7 @@ def _usual_targets(figures: list[Figures]) -> list[Target]:
         ("the same from the first frame alone", value.get("i2v.motion_ratio"), within(0.7, 1.4), within(0.85, 1.15)),
         ("share of clips with it in 0.6 to 1.4", share_between(figures, "motion_ratio.model", 0.6, 1.4), at_least(0.6),
          None),
+        ("motion along the truth, model - flow warp, lower end of the 95 % interval", along["low"], above(0), None),
         ("brightness drift", value.get("brightness_drift"), below(0.05), below(0.02)),
         ("the same from the first frame alone", value.get("i2v.brightness_drift"), below(0.05), below(0.02)),
         ("residual beyond a blend over that of the truth", value.get("blend_residual_ratio.model"), at_least(0.5), None),
