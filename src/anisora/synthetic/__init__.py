@@ -11,7 +11,6 @@ from anisora.synthetic.captions import caption
 from anisora.synthetic.clip import SyntheticClip, flows_between, render_clip, render_ids, render_plan
 from anisora.synthetic.parts import RESERVED
 from anisora.synthetic.plan import (
-    CORPUS_VERSION,
     HELD_OUT_SEEDS,
     RESERVED_COMBINATIONS,
     SPLITS,
@@ -22,6 +21,7 @@ from anisora.synthetic.plan import (
 )
 from anisora.synthetic.rig import JOINTS
 from anisora.synthetic.truth import Truth
+from anisora.synthetic.versions import CORPUS_VERSION, VERSIONS
 
 __all__ = [
     "ACTIONS",
@@ -34,6 +34,7 @@ __all__ = [
     "SPLITS",
     "STYLES",
     "TRAIN_SEEDS",
+    "VERSIONS",
     "ClipPlan",
     "SyntheticClip",
     "Truth",

@@ -5,7 +5,7 @@ Every table is a plain tuple or dict; names double as caption words. RESERVED pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +119,14 @@ def choose(rng: np.random.Generator, names: Iterable[str], weights: Sequence[flo
         if left < 0:
             return name
     return names[-1]
+
+
+Pick = Callable[[tuple[str, ...]], str]
+
+
+def picker(rng: np.random.Generator) -> Pick:
+    """What chooses one of several wordings with the next draw."""
+    return lambda options: options[int(rng.integers(len(options)))]
 
 
 def draw_character(rng: np.random.Generator, with_reserved: bool) -> Character:

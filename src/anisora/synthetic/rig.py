@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from anisora.synthetic.actions import ACTIONS, Person, pose_at
+from anisora.synthetic.actions import ACTIONS, pose_at
 from anisora.synthetic.parts import BUILDS
-from anisora.synthetic.pose import LEG, Arm, Foot, Pose
+from anisora.synthetic.person import Person
+from anisora.synthetic.pose import ARM, LEG, Arm, Foot, Pose
 
 JOINTS = (
     "hips", "neck", "head",
@@ -20,7 +21,6 @@ JOINTS = (
 )  # fmt: skip
 """Order of the joints in `Truth.joints_TKJ2`."""
 
-ARM = 0.23
 DEPTH_TO_Y = 0.16
 """How far a point that is nearer to the viewer moves down the picture: we look down a little."""
 LAGS_S = (0.07, 0.14, 0.22)
@@ -109,7 +109,7 @@ def skeleton(person: Person, t: float) -> Skeleton:
     joints["neck"] = torso_point(0, torso, 0)
     joints["head"] = _head_centre(pose, head_r)
     for name, side, arm in (("left", 1, pose.arm_l), ("right", -1, pose.arm_r)):
-        _arm(joints, depths, torso_point, name, side, arm, torso, pose.lean)
+        _arm(joints, depths, torso_point, name, side, arm, torso, ARM * pose.stretch_arms)
     for name, side, foot in (("left", 1, pose.foot_l), ("right", -1, pose.foot_r)):
         _leg(joints, depths, pose, name, side, foot, sy, cy)
     head_angle = angle * 0.7 + pose.tilt
@@ -128,13 +128,13 @@ def skeleton(person: Person, t: float) -> Skeleton:
     )
 
 
-def _arm(joints, depths, torso_point, name: str, side: int, arm: Arm, torso: float, lean: float) -> None:  # type: ignore[no-untyped-def]
+def _arm(joints, depths, torso_point, name: str, side: int, arm: Arm, torso: float, length: float) -> None:  # type: ignore[no-untyped-def]
     swing, spread, more_swing, more_spread = arm
     shoulder = (side * 0.088, torso * 0.9, 0.0)
     upper = _direction(swing, spread, side)
     fore = _direction(swing + more_swing, spread + more_spread, side)
-    elbow = tuple(s + 0.5 * ARM * u for s, u in zip(shoulder, upper, strict=True))
-    hand = tuple(e + 0.5 * ARM * f for e, f in zip(elbow, fore, strict=True))
+    elbow = tuple(s + 0.5 * length * u for s, u in zip(shoulder, upper, strict=True))
+    hand = tuple(e + 0.5 * length * f for e, f in zip(elbow, fore, strict=True))
     for part, (left, up, forward) in (("shoulder", shoulder), ("elbow", elbow), ("hand", hand)):
         joints[f"{name}_{part}"] = torso_point(left, up, forward)
     # Depth in torso space is enough: it only decides between before and behind.

@@ -1,0 +1,72 @@
+"""Who is in a clip and how it does what it does there: what every action is told besides the time."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from anisora.synthetic.parts import BUILDS, Character
+from anisora.synthetic.pose import LEG, Arm, Spot, reach
+
+
+class Person(NamedTuple):
+    """A character in a clip: who it is and what it does there."""
+
+    character: Character
+    action: str
+    emotion: str
+    x: float
+    """Where it is at time 0, in character heights from the middle of the picture."""
+    facing: int
+    """+1 to the right of the picture, -1 to the left."""
+    yaw: float
+    """How far it is turned towards that side; 0 faces the viewer."""
+    tempo: float
+    """1 is the action's usual pace."""
+    phase: float
+    """0 to 1: where in its cycle it starts."""
+    energy: float
+    """1 is the action's usual size."""
+    stride: float
+    """Length of a step on the ground, in character heights."""
+
+
+# name: (smile, brow, wonder, blush, mouth)
+EMOTIONS: dict[str, tuple[float, float, float, float, float]] = {
+    "happy": (0.9, 0.1, 0.25, 0.8, 0.12),
+    "calm": (0.35, 0.0, 0.0, 0.3, 0.0),
+    "excited": (1.0, 0.2, 0.7, 0.8, 0.45),
+    "surprised": (0.0, 0.35, 1.0, 0.2, 0.4),
+    "sad": (-0.7, 0.9, 0.1, 0.0, 0.0),
+    "angry": (-0.6, -1.0, 0.0, 0.2, 0.0),
+    "shy": (0.3, 0.5, 0.1, 1.0, 0.0),
+    "determined": (0.1, -0.55, 0.1, 0.0, 0.0),
+}
+
+
+def ground_speed(person: Person, rate: float, stance: float) -> float:
+    """Speed over the ground, heights a second, at which a foot that stands does not slip."""
+    return person.stride * rate / stance * math.sin(abs(person.yaw))
+
+
+def profile(person: Person, least: float) -> float:
+    """The person's yaw, turned at least so far to its side: what is done with a thing is seen from the side."""
+    return person.facing * max(abs(person.yaw), least)
+
+
+def mouth_spot(person: Person) -> Spot:
+    """Where a hand is that brings something to the mouth."""
+    head_r = BUILDS[person.character.build]
+    return -0.088, 0.1 * (1 - 1.93 * head_r - LEG) + 0.2 * head_r, 0.15
+
+
+def arms(person: Person, near: Spot, far: Spot, long: float = 1.0) -> dict[str, Arm]:
+    """Both arms of a pose: the hand of the side that is nearer to the viewer at one spot, the other at another."""
+    both = reach(near, long), reach(far, long)
+    right, left = both if person.facing > 0 else both[::-1]
+    return {"arm_r": right, "arm_l": left}
+
+
+def near_hand(person: Person) -> str:
+    """The side whose hand is nearer to the viewer, turned as the person is."""
+    return "right" if person.facing > 0 else "left"

@@ -1,0 +1,57 @@
+"""What each version of the corpus draws from: the one place where versions differ.
+
+A version's pixels never change, for weights were trained on it: what is new belongs into a new version, and a table that
+an older one draws from is never reordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """The tables of one version."""
+
+    actions: Mapping[str, float]
+    """How often each action comes, in parts of their sum."""
+    framings: Mapping[str, tuple[str, ...]]
+    """The framings in which an action still reads, those that are not seen as a whole body only."""
+    languages: Mapping[str, float]
+    """Shares of the captions."""
+
+
+_ALONE = {
+    "walk": 3, "run": 2.5, "skip": 1.5, "jump": 2, "wave": 1.5, "turn": 1.5, "spin": 1.0, "sit": 1.0, "fall": 1.0,
+    "talk": 1.5, "nod": 1.0, "shake_head": 1.0, "dance": 2, "cheer": 1.5, "clap": 1.0, "bow": 1.0, "bounce_ball": 1.0,
+    "look_around": 1.0, "laugh": 1.0,
+}  # fmt: skip
+
+_UPPER_BODY = ("half", "full")
+_NEAR = {name: ("half", "close") for name in ("talk", "nod", "shake_head", "laugh")}
+_NEAR |= {name: _UPPER_BODY for name in ("wave", "clap", "look_around", "turn", "cheer", "bow", "dance", "spin")}
+
+_FEELINGS = ("surprise", "brighten", "sadden", "anger")
+
+VERSIONS: dict[int, Version] = {
+    2: Version(actions=_ALONE, framings=_NEAR, languages={"en": 1.0}),
+    3: Version(
+        actions=_ALONE
+        | {"point": 1.5, "cry": 1.5, "sleep": 1.0, "crawl": 1.0, "yawn": 1.0}
+        | {"eat": 1.5, "drink": 1.0, "push": 1.5, "throw": 1.5, "pick_up": 1.5}
+        | {"fight": 2, "hug": 2, "high_five": 1.0}
+        | {"blink": 1.0}
+        | dict.fromkeys(_FEELINGS, 1.0),
+        framings=_NEAR
+        | {name: ("half", "close", "face") for name in ("talk", "laugh")}
+        | {name: ("close", "face") for name in ("blink", *_FEELINGS)}
+        | {name: _UPPER_BODY for name in ("point", "eat", "drink", "yawn")}
+        | {"cry": ("half", "close", "full")},
+        languages={"en": 0.75, "zh": 0.25},
+    ),
+}
+"""Every version by number."""
+
+CORPUS_VERSION = 2
+"""What the weights in the package were trained on."""
