@@ -450,7 +450,7 @@ def crawl(t: float, p: Person) -> Pose:
     return Pose(
         x=p.x + p.facing * 0.6 * ground_speed(p, rate, stance) * t,
         lift=-0.115 + 0.006 * math.cos(4 * math.pi * u),
-        yaw=p.facing * max(abs(p.yaw), 1.05),
+        yaw=p.yaw,
         lean=lean,
         nod=-0.3 + 0.05 * math.sin(4 * math.pi * u),
         tilt=-0.25 * p.facing + 0.05 * math.sin(2 * math.pi * u),

@@ -33,6 +33,8 @@ class View(NamedTuple):
     phase: float
     follow: float
     """Speed of who is followed, heights a second; 0 if nobody is."""
+    middle_x: float = 0.0
+    """Where the middle of the picture is, in character heights; the subject is around 0."""
 
     @property
     def move(self) -> str:
@@ -66,6 +68,6 @@ def matrix(view: View, t: float, depth: float, width_px: int, height_px: int) ->
     x, y, zoom = offset(view, t)
     scale = height_px / view.height * zoom**depth
     return (
-        scale, 0.0, width_px / 2 - scale * depth * x,
+        scale, 0.0, width_px / 2 - scale * depth * x - scale * view.middle_x,
         0.0, scale, height_px / 2 - scale * (view.middle_y + depth * y),
     )  # fmt: skip

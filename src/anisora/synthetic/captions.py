@@ -85,6 +85,12 @@ _STYLE = {
     "painted": ("a painted look", "soft painted shading", "storybook painting style", "soft painterly colors"),
 }
 
+_PAPER = {
+    "rough": ("", " on rough paper", " with paper grain"),
+    "canvas": ("", " on canvas", " with a canvas texture"),
+    "hatching": ("", " in crayon", " with pencil hatching"),
+}
+
 _CAMERA = {
     "static": ("static camera", "the camera does not move", "fixed shot", "locked-off camera"),
     "pan": ("the camera pans", "panning shot", "camera panning sideways", "a slow pan"),
@@ -200,7 +206,7 @@ def english(plan: ClipPlan, rng: np.random.Generator) -> str:
         does=does,
         where=where,
         extras=extras,
-        style=pick(_STYLE[plan.style]),
+        style=pick(_STYLE[plan.style]) + (pick(_PAPER[plan.finish.paper]) if plan.finish.paper in _PAPER else ""),
         camera=pick(_CAMERA[plan.view.move]),
         framing=pick(_FRAMING[plan.framing]),
     )

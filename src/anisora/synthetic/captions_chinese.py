@@ -62,6 +62,12 @@ _STYLE = {
     "painted": ("手绘质感", "柔和绘本风", "厚涂风格"),
 }
 
+_PAPER = {
+    "rough": ("", "，纸纹", "，粗糙纸面"),
+    "canvas": ("", "，画布纹理", "，帆布质感"),
+    "hatching": ("", "，蜡笔质感", "，铅笔排线"),
+}
+
 _CAMERA = {
     "static": ("固定镜头", "镜头不动", "静止机位"),
     "pan": ("镜头横移", "横摇镜头", "镜头缓缓平移"),
@@ -189,7 +195,7 @@ def chinese(plan: ClipPlan, rng: np.random.Generator) -> str:
         does=does,
         where=where,
         extras=extras,
-        style=pick(_STYLE[plan.style]),
+        style=pick(_STYLE[plan.style]) + (pick(_PAPER[plan.finish.paper]) if plan.finish.paper in _PAPER else ""),
         camera=pick(_CAMERA[plan.view.move]),
         framing=pick(_FRAMING[plan.framing]),
     )

@@ -6,13 +6,15 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from anisora.errors import BadConfig, MissingExtra
 from anisora.synthetic.captions import caption
+from anisora.synthetic.finish import finished
 from anisora.synthetic.plan import DRAWING_RATES, ClipPlan, plan_clip
-from anisora.synthetic.scene import Scene
+from anisora.synthetic.scene import Moment, Scene
 from anisora.synthetic.truth import Truth, flow_HW2, ids_HW, truth
 from anisora.synthetic.versions import CORPUS_VERSION
 
@@ -84,7 +86,7 @@ def render_plan(
     scene = Scene(plan, *size_px)
     moments = [scene.moment(i, i / fps) for i in range(n_frames + with_truth)]
     return SyntheticClip(
-        video_THWC=np.stack([painter.draw(m.frame) for m in moments[:n_frames]]),
+        video_THWC=_pictures(painter, plan, moments[:n_frames]),
         fps=fps,
         caption=caption(plan),
         action=plan.action,
@@ -94,6 +96,12 @@ def render_plan(
         reserved=plan.is_reserved,
         truth=truth(moments, painter, DRAWING_RATES[plan.drawing] or fps) if with_truth else None,
     )
+
+
+def _pictures(painter: Any, plan: ClipPlan, moments: list[Moment]) -> np.ndarray:
+    """The frames, uint8 [T, H, W, 3], drawn and finished."""
+    rng = np.random.default_rng(np.random.SeedSequence((plan.rng_seed, 6)))
+    return finished(np.stack([painter.draw(m.frame) for m in moments]), plan.finish, plan.mood, rng)
 
 
 def flows_between(
@@ -135,4 +143,4 @@ def render_ids(
     scene = Scene(plan, *size_px)
     moments = [scene.moment(t, t / Fraction(fps)) for t in range(n_frames)]
     ids_THW = np.stack([ids_HW(painter.owners(m.frame), m) for m in moments])
-    return np.stack([painter.draw(m.frame) for m in moments]), ids_THW
+    return _pictures(painter, plan, moments), ids_THW

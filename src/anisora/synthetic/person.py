@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from anisora.synthetic.parts import BUILDS, Character
-from anisora.synthetic.pose import LEG, Arm, Spot, reach
+from anisora.synthetic.parts import BUILDS, LEGS, Character
+from anisora.synthetic.pose import ARM, LEG, Arm, Spot, reach
 
 
 class Person(NamedTuple):
@@ -49,15 +49,27 @@ def ground_speed(person: Person, rate: float, stance: float) -> float:
     return person.stride * rate / stance * math.sin(abs(person.yaw))
 
 
+def leg_length(person: Person) -> float:
+    """Length of the person's legs, in character heights."""
+    return LEGS.get(person.character.build, LEG)
+
+
+def arm_length(person: Person) -> float:
+    """Length of the person's arms, in character heights."""
+    return ARM * math.sqrt(leg_length(person) / LEG)
+
+
 def profile(person: Person, least: float) -> float:
     """The person's yaw, turned at least so far to its side: what is done with a thing is seen from the side."""
     return person.facing * max(abs(person.yaw), least)
 
 
 def mouth_spot(person: Person) -> Spot:
-    """Where a hand is that brings something to the mouth."""
+    """Where a hand is that brings something to the mouth; spots count in arms of the usual length."""
     head_r = BUILDS[person.character.build]
-    return -0.088, 0.1 * (1 - 1.93 * head_r - LEG) + 0.2 * head_r, 0.15
+    shorter = ARM / arm_length(person)
+    up = 0.1 * (1 - 1.93 * head_r - leg_length(person)) + 0.2 * head_r
+    return -0.088 * shorter, up * shorter, 0.15 * shorter
 
 
 def arms(person: Person, near: Spot, far: Spot, long: float = 1.0) -> dict[str, Arm]:

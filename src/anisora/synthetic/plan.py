@@ -17,7 +17,8 @@ from anisora.errors import BadConfig
 from anisora.synthetic.actions import ACTIONS, TRAVELLING, travel_speed
 from anisora.synthetic.camera import CAMERAS, FRAMINGS, View
 from anisora.synthetic.duets import PLACES, is_duet
-from anisora.synthetic.parts import choose, draw_character
+from anisora.synthetic.finish import Finish, draw_finish
+from anisora.synthetic.parts import BUILDS, choose, draw_character
 from anisora.synthetic.person import EMOTIONS, Person
 from anisora.synthetic.scenery import BACKGROUNDS, MOODS
 from anisora.synthetic.things import EFFECTS
@@ -52,6 +53,9 @@ _FEELINGS = {
 }  # fmt: skip
 
 
+Builds = tuple[str, ...]
+
+
 def _is_reserved(action: str, style: str, camera: str) -> bool:
     digest = hashlib.sha256(f"anisora synthetic {action} {style} {camera}".encode()).digest()
     return digest[0] < 52
@@ -78,6 +82,7 @@ class ClipPlan:
     item: str | None
     effect: str | None
     drawing: str
+    finish: Finish
     rng_seed: int
     """For what is only decoration: where trees stand, which words a caption uses."""
 
@@ -150,8 +155,16 @@ def _draw(rng: np.random.Generator, version: int, seed: int, index: int, split: 
     camera = choose(rng, CAMERAS, (0.58, 0.16, 0.07, 0.07, 0.06, 0.06))
     together = is_duet(action) or (action in _TOGETHER and rng.random() < 0.24)
     framing = "full" if together else choose(rng, drawn.framings.get(action, ("full",)))
-    people = _cast(rng, action, camera, together, with_reserved)
+    people = _cast(rng, action, camera, together, with_reserved, drawn.builds)
     background = choose(rng, BACKGROUNDS)
+    view = _view(rng, people, framing, camera)
+    mood = _mood(rng, background)
+    item = _item(rng, action, together, framing)
+    effect = _effect(rng, action, background)
+    drawing = choose(rng, DRAWING_RATES, (0.6, 0.12, 0.28))
+    rng_seed = int(rng.integers(2**31))
+    finish = draw_finish(np.random.default_rng(np.random.SeedSequence((rng_seed, 5))), drawn)
+    aside = 0.0 if together else finish.aside * view.height
     return ClipPlan(
         version=version,
         seed=seed,
@@ -160,32 +173,33 @@ def _draw(rng: np.random.Generator, version: int, seed: int, index: int, split: 
         style=style,
         people=people,
         framing=framing,
-        view=_view(rng, people, framing, camera),
+        view=view._replace(middle_x=-aside),
         background=background,
-        mood=_mood(rng, background),
-        item=_item(rng, action, together, framing),
-        effect=_effect(rng, action, background),
-        drawing=choose(rng, DRAWING_RATES, (0.6, 0.12, 0.28)),
-        rng_seed=int(rng.integers(2**31)),
+        mood=mood,
+        item=item,
+        effect=effect,
+        drawing=drawing,
+        finish=finish,
+        rng_seed=rng_seed,
     )
 
 
 def _cast(
-    rng: np.random.Generator, action: str, camera: str, together: bool, with_reserved: bool
+    rng: np.random.Generator, action: str, camera: str, together: bool, with_reserved: bool, builds: Builds
 ) -> tuple[Person, ...]:
     if is_duet(action):
-        return _duet(rng, action, with_reserved)
+        return _duet(rng, action, with_reserved, builds)
     if together:
-        return _two(rng, action, with_reserved)
-    return (_person(rng, action, camera, with_reserved),)
+        return _two(rng, action, with_reserved, builds)
+    return (_person(rng, action, camera, with_reserved, builds),)
 
 
-def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: bool) -> Person:
+def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: bool, builds: Builds) -> Person:
     # Followed by the camera one may take long steps; otherwise two seconds must fit into the picture.
     longest = 0.235 if camera == "pan" else {"run": 0.115, "skip": 0.165}.get(action, 0.215)
     facing = 1 if rng.random() < 0.5 else -1
     person = Person(
-        character=draw_character(rng, with_reserved),
+        character=draw_character(rng, with_reserved, builds),
         action=action,
         emotion=_emotion(rng, action),
         x=0.0,
@@ -208,11 +222,11 @@ def _emotion(rng: np.random.Generator, action: str) -> str:
     return choose(rng, EMOTIONS, (0.3, 0.22, 0.1, 0.1, 0.08, 0.06, 0.07, 0.07))
 
 
-def _two(rng: np.random.Generator, action: str, with_reserved: bool) -> tuple[Person, ...]:
+def _two(rng: np.random.Generator, action: str, with_reserved: bool, builds: Builds) -> tuple[Person, ...]:
     """Two who stand side by side, turned towards each other."""
     other = choose(rng, _TOGETHER)
-    left = _person(rng, action, "static", with_reserved)
-    right = _person(rng, other, "static", with_reserved)
+    left = _person(rng, action, "static", with_reserved, builds)
+    right = _person(rng, other, "static", with_reserved, builds)
     apart = float(rng.uniform(0.27, 0.32))
     return (
         left._replace(x=-apart, facing=1, yaw=abs(left.yaw)),
@@ -220,10 +234,10 @@ def _two(rng: np.random.Generator, action: str, with_reserved: bool) -> tuple[Pe
     )
 
 
-def _duet(rng: np.random.Generator, action: str, with_reserved: bool) -> tuple[Person, ...]:
+def _duet(rng: np.random.Generator, action: str, with_reserved: bool, builds: Builds) -> tuple[Person, ...]:
     """Two who do something together, on one clock."""
     apart, behind = PLACES[action]
-    left, right = (_person(rng, action, "static", with_reserved) for _ in range(2))
+    left, right = (_person(rng, action, "static", with_reserved, builds) for _ in range(2))
     return (
         left._replace(x=-apart, facing=1, yaw=abs(left.yaw)),
         right._replace(x=apart, facing=-1, yaw=-abs(right.yaw), tempo=left.tempo, phase=(left.phase + behind) % 1.0),
@@ -235,6 +249,10 @@ def _view(rng: np.random.Generator, people: tuple[Person, ...], framing: str, ca
     height = float(rng.uniform(least, most))
     if people[0].action in ("jump", "cheer", *PLACES) and framing == "full":
         height *= 1.12
+    if framing == "face":
+        # As much as a head of this size asks for, and where it is.
+        head_r = BUILDS[people[0].character.build]
+        height, middle = height * head_r / 0.24, 1 - 1.03 * head_r
     return View(
         camera=camera,
         height=height,

@@ -18,8 +18,18 @@ class Version:
     """How often each action comes, in parts of their sum."""
     framings: Mapping[str, tuple[str, ...]]
     """The framings in which an action still reads, those that are not seen as a whole body only."""
+    builds: tuple[str, ...]
+    """Proportions of the characters, each as often as the others."""
     languages: Mapping[str, float]
     """Shares of the captions."""
+    papers: Mapping[str, float]
+    """Shares of what the clips are drawn on (`finish`)."""
+    light: tuple[float, float] = (0.0, 0.0)
+    """Least and most of `Finish.light`; below 0 counts as 0."""
+    ink_log: tuple[float, float] = (0.0, 0.0)
+    """Least and most natural logarithm of the line width."""
+    aside: float = 0.0
+    """How far from the middle of the picture somebody alone may stand, in heights of the picture."""
 
 
 _ALONE = {
@@ -35,7 +45,13 @@ _NEAR |= {name: _UPPER_BODY for name in ("wave", "clap", "look_around", "turn", 
 _FEELINGS = ("surprise", "brighten", "sadden", "anger")
 
 VERSIONS: dict[int, Version] = {
-    2: Version(actions=_ALONE, framings=_NEAR, languages={"en": 1.0}),
+    2: Version(
+        actions=_ALONE,
+        framings=_NEAR,
+        builds=("tiny", "small", "slim"),
+        languages={"en": 1.0},
+        papers={"none": 1.0},
+    ),
     3: Version(
         actions=_ALONE
         | {"point": 1.5, "cry": 1.5, "sleep": 1.0, "crawl": 1.0, "yawn": 1.0}
@@ -48,7 +64,12 @@ VERSIONS: dict[int, Version] = {
         | {name: ("close", "face") for name in ("blink", *_FEELINGS)}
         | {name: _UPPER_BODY for name in ("point", "eat", "drink", "yawn")}
         | {"cry": ("half", "close", "full")},
+        builds=("tiny", "small", "slim", "tall"),
         languages={"en": 0.75, "zh": 0.25},
+        papers={"none": 0.64, "rough": 0.16, "canvas": 0.08, "hatching": 0.12},
+        light=(-0.6, 1.0),
+        ink_log=(-0.45, 0.45),
+        aside=0.08,
     ),
 }
 """Every version by number."""
