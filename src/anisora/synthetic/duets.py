@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from anisora.synthetic.person import Person, arms, near_hand, profile
+from anisora.synthetic.person import Person, arms, near_hand, profile, spot
 from anisora.synthetic.pose import HANGING, Pose, Spot, bump, keyed, smoothstep, there_and_back, wave
 
 HIT = 0.27
@@ -35,10 +35,9 @@ def fight(t: float, p: Person) -> Pose:
     strike = bump(u, 0.19, HIT, 0.44)
     wind = bump(u, 0.0, 0.15, 0.24)
     hurt = bump(u, HIT + 0.49, HIT + 0.57, 0.99)
-    long = 1 + 0.75 * strike
-    hand = keyed(
-        u, _GUARD, (0.0, 0.15, (0.06, 0.0, -0.1)), (0.18, HIT, (-0.07, 0.07, 0.21 * 1.75)), (0.32, 0.46, _GUARD)
-    )
+    long = 1 + 0.9 * strike
+    there = spot(p, -0.07, 0.66, 0.4)
+    hand = keyed(u, _GUARD, (0.0, 0.15, (0.06, 0.0, -0.1)), (0.18, HIT, there), (0.32, 0.46, _GUARD))
     ahead = p.facing * (0.12 * strike - 0.05 * wind - 0.08 * hurt)
     bounce = abs(wave(t, 1.15 * p.tempo * 2, p.phase))
     front, back = (0.1 + 0.08 * strike, 0.05 * bump(u, 0.16, 0.22, 0.28), 0.02), (-0.1, 0.03 * hurt, 0.02)
@@ -101,8 +100,9 @@ def high_five(t: float, p: Person) -> Pose:
     wind = bump(u, 0.0, 0.13, 0.24)
     glad = smoothstep((u - 0.24) / 0.08) * (1 - smoothstep((u - 0.75) / 0.2))
     hop = 0.09 * bump(u, 0.13, 0.27, 0.42)
-    long = 1 + 1.3 * up
-    hand = keyed(u, HANGING, (0.0, 0.13, (0.05, -0.1, -0.15)), (0.13, HIT, (-0.04, 0.24, 0.43)), (0.4, 0.62, HANGING))
+    long = 1 + 1.6 * up
+    there = spot(p, -0.04, 0.78, 1.2 * abs(p.x) - 0.06)
+    hand = keyed(u, HANGING, (0.0, 0.13, (0.05, -0.1, -0.15)), (0.13, HIT, there), (0.4, 0.62, HANGING))
     return Pose(
         x=p.x + p.facing * 0.06 * up,
         yaw=profile(p, 0.95),

@@ -64,12 +64,22 @@ def profile(person: Person, least: float) -> float:
     return person.facing * max(abs(person.yaw), least)
 
 
-def mouth_spot(person: Person) -> Spot:
-    """Where a hand is that brings something to the mouth; spots count in arms of the usual length."""
-    head_r = BUILDS[person.character.build]
+def torso_length(person: Person) -> float:
+    """From hips to neck, in character heights."""
+    return 1 - 1.93 * BUILDS[person.character.build] - leg_length(person)
+
+
+def spot(person: Person, out: float, height: float, forward: float) -> Spot:
+    """The spot, for a hand of this person who stands upright, at a height above the ground. Spots count in arms of the
+    usual length: so longer ones are not stretched as far."""
+    up = height - leg_length(person) - 0.9 * torso_length(person)
     shorter = ARM / arm_length(person)
-    up = 0.1 * (1 - 1.93 * head_r - leg_length(person)) + 0.2 * head_r
-    return -0.088 * shorter, up * shorter, 0.15 * shorter
+    return out * shorter, up * shorter, forward * shorter
+
+
+def mouth_spot(person: Person) -> Spot:
+    """Where a hand is that brings something to the mouth."""
+    return spot(person, -0.088, leg_length(person) + torso_length(person) + 0.2 * BUILDS[person.character.build], 0.15)
 
 
 def arms(person: Person, near: Spot, far: Spot, long: float = 1.0) -> dict[str, Arm]:

@@ -42,7 +42,7 @@ _THINGS = {
     "fight": "blows", "high_five": "spark", "sleep": "snooze",
 }  # fmt: skip
 # How far from the middle somebody stands who needs room on the side it faces, in character heights.
-_ROOM = {"push": 0.3, "throw": 0.22, "pick_up": 0.1, "point": 0.06}
+_ROOM = {"push": 0.3, "throw": 0.28, "pick_up": 0.1, "point": 0.06}
 # Feelings that suit an action; a face that changes starts from none.
 _GLAD = ("dance", "cheer", "clap", "laugh", "skip", "wave", "spin")
 _FEELINGS = {

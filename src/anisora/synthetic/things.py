@@ -170,7 +170,7 @@ def thrown_ball(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
     if 0 < since < 1.6:
         flight_s = since / (1.72 * p.tempo)
         x, y = skeleton(p, t - flight_s).joints[f"{near_hand(p)}_hand"]
-        x, y = x + p.facing * 1.05 * flight_s, y - 0.75 * flight_s + 1.3 * flight_s**2
+        x, y = x + p.facing * 1.3 * flight_s, y - 0.75 * flight_s + 1.3 * flight_s**2
     elif since >= 1.6:
         size *= smoothstep((since - 1.6) / 0.3)
     _ball(pen, x, y, size + 1e-4, 4 * max(since, 0.0))
