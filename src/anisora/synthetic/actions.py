@@ -441,14 +441,13 @@ def sleep(t: float, p: Person) -> Pose:
 
 def crawl(t: float, p: Person) -> Pose:
     """Goes on hands and knees."""
-    rate, stance = 1.0 * p.tempo, 0.6
-    stride = 0.6 * p.stride
+    rate, stance, stride = 1.25 * p.tempo, 0.6, 0.7 * p.stride
     u = rate * t + p.phase
     lean = 1.0
     swing_l, swing_r = (_crawling(u + k, stride, stance) for k in (0.5, 0.0))
     foot_l, foot_r = (step(u + k, stride, stance, 0.05) for k in (0.0, 0.5))
     return Pose(
-        x=p.x + p.facing * 0.6 * ground_speed(p, rate, stance) * t,
+        x=p.x + p.facing * 0.7 * ground_speed(p, rate, stance) * t,
         lift=-0.115 + 0.006 * math.cos(4 * math.pi * u),
         yaw=p.yaw,
         lean=lean,

@@ -51,7 +51,8 @@ def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None =
     for a seed or version that cannot be."""
     from anisora.synthetic import plan_clip
 
-    plan_clip(settings.seed, 0, version=settings.corpus_version)  # refuses what cannot be before any worker starts
+    # Refuses what cannot be before any worker starts.
+    plan_clip(settings.seed, 0, version=settings.corpus_version)
     stamp = json.dumps(asdict(settings), sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "corpus.json"
