@@ -1,8 +1,8 @@
 """Procedural cartoon clips with exact ground truth: the corpus of the bundled model and the answer key of its judges.
 
-rig (`pose`, `actions`, `rig`) -> display list (`costume`, `scenery`, `things`, `display`) -> pixels (`draw_skia`,
-`draw_pillow`); `plan` chooses, `captions` tells, `truth` knows. Everything follows from
-(seed, index, split).
+rig (`pose`, `person`, `actions` with `handling`, `duets` and `feelings`, `rig`) -> display list (`costume`, `scenery`,
+`things`, `display`) -> pixels (`draw_skia`, `draw_pillow`, `finish`); `plan` chooses from the tables of a version
+(`versions`), `captions` tells, `truth` knows. Everything follows from (version, seed, index, split).
 """
 
 from anisora.synthetic.actions import ACTIONS

@@ -169,8 +169,8 @@ _TEMPLATES = (
     "{who}{where}{does}{extras}，{style}，{camera}",
     "{style}，{who}{where}{does}{extras}，{camera}",
     "{where}，{who}{does}{extras}。{camera}，{style}",
-    "{framing}，{who}{where}{does}{extras}，{camera}，{style}",
-    "卡通画面，{who}{does}{extras}，{where}，{style}",
+    "{framing}，{who}{where}{does}{extras}，{style}",
+    "卡通，{who}{does}{extras}，{where}，{style}",
     "{camera}，{who}{where}{does}{extras}",
     "动画，{style}，{framing}，{who}{where}{does}{extras}",
     "{who}{where}{does}{extras}",
@@ -183,9 +183,9 @@ def chinese(plan: ClipPlan, rng: np.random.Generator) -> str:
     pick = picker(rng)
     first, *others = plan.people
     if is_duet(first.action):
-        does = _does(first, pick, _who(others[0], pick))
+        does = _does(first, pick, _who(others[0], pick, _BRIEFLY))
     else:
-        does = _does(first, pick) + "".join(f"，{_who(other, pick)}{_does(other, pick)}" for other in others)
+        does = _does(first, pick) + "".join(f"，{_who(other, pick, _BRIEFLY)}{_does(other, pick)}" for other in others)
     where = pick(("", *_MOOD[plan.mood])) if plan.background != "night city" else ""
     where += pick(_PLACE[plan.background])
     extras = f"，{pick(_ITEM[plan.item])}" if plan.item in _ITEM else ""
@@ -206,10 +206,14 @@ def _does(person: Person, pick: Pick, other: str = "") -> str:
     return pick(ACTION_PHRASES[person.action]).format(side=side, food=_FOOD[food_of(person)], other=other)
 
 
-def _who(person: Person, pick: Pick) -> str:
+# How many facts are told of somebody: a character is a token, and what comes last in a long caption may be cut off.
+_FULLY, _BRIEFLY = ("0", "1", "1", "1", "2", "2", "3"), ("0", "0", "1")
+
+
+def _who(person: Person, pick: Pick, facts: tuple[str, ...] = _FULLY) -> str:
     c = person.character
     hair, top, _, accent = (_COLOR[name] for name in PALETTES[c.palette])
-    told = int(pick(("0", "1", "1", "2", "3")))
+    told = int(pick(facts))
     words = []
     if told and not c.is_animal:
         words.append(f"留{hair}{_HAIR[c.hair]}")

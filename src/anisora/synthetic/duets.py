@@ -35,8 +35,8 @@ def fight(t: float, p: Person) -> Pose:
     strike = bump(u, 0.19, HIT, 0.44)
     wind = bump(u, 0.0, 0.15, 0.24)
     hurt = bump(u, HIT + 0.49, HIT + 0.57, 0.99)
-    long = 1 + 0.9 * strike
-    there = spot(p, -0.07, 0.66, 0.4)
+    long = 1 + 1.15 * strike
+    there = spot(p, -0.07, 0.7, 0.47)
     hand = keyed(u, _GUARD, (0.0, 0.15, (0.06, 0.0, -0.1)), (0.18, HIT, there), (0.32, 0.46, _GUARD))
     ahead = p.facing * (0.12 * strike - 0.05 * wind - 0.08 * hurt)
     bounce = abs(wave(t, 1.15 * p.tempo * 2, p.phase))

@@ -147,7 +147,7 @@ def pick_up(t: float, p: Person) -> Pose:
         **arms(p, hand, hand),
         foot_l=(0.02, 0.0, 0.03),
         foot_r=(-0.04, 0.0, 0.03),
-        smile=0.4 + 0.5 * after,
+        smile=0.3 + 0.6 * after,
         mouth=0.35 * after,
         play=1.2,
     )

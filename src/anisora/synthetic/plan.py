@@ -1,4 +1,4 @@
-"""Chooses everything about a clip from (seed, index, split), before a single pixel: who, what, where, how drawn.
+"""Chooses everything about a clip from (version, seed, index, split), before a single pixel: who, what, where, how drawn.
 
 The splits are laws kept here. "train" and "seen" share one distribution: no RESERVED combination of action, style and
 camera, no reserved character part. "reserved" clips hold one or the other. Training and held-out seeds never
@@ -23,6 +23,8 @@ from anisora.synthetic.person import EMOTIONS, Person
 from anisora.synthetic.scenery import BACKGROUNDS, MOODS
 from anisora.synthetic.things import EFFECTS
 from anisora.synthetic.versions import CORPUS_VERSION, VERSIONS
+
+Builds = tuple[str, ...]
 
 TRAIN_SEEDS = range(1000)
 HELD_OUT_SEEDS = range(1000, 2**31)
@@ -51,9 +53,6 @@ _FEELINGS = {
     "high_five": ("happy", "excited"), "blink": ("calm", "happy"), "surprise": ("calm",), "brighten": ("calm",),
     "sadden": ("calm",), "anger": ("calm",),
 }  # fmt: skip
-
-
-Builds = tuple[str, ...]
 
 
 def _is_reserved(action: str, style: str, camera: str) -> bool:
