@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from anisora.synthetic.parts import BUILDS, LEGS, Character
 from anisora.synthetic.pose import ARM, LEG, Arm, Spot, reach
@@ -82,8 +82,15 @@ def mouth_spot(person: Person) -> Spot:
     return spot(person, -0.088, leg_length(person) + torso_length(person) + 0.2 * BUILDS[person.character.build], 0.15)
 
 
-def arms(person: Person, near: Spot, far: Spot, long: float = 1.0) -> dict[str, Arm]:
-    """Both arms of a pose: the hand of the side that is nearer to the viewer at one spot, the other at another."""
+class Arms(TypedDict):
+    """Both arms of a pose."""
+
+    arm_l: Arm
+    arm_r: Arm
+
+
+def arms(person: Person, near: Spot, far: Spot, long: float = 1.0) -> Arms:
+    """The hand of the side that is nearer to the viewer at one spot, the other at another."""
     both = reach(near, long), reach(far, long)
     right, left = both if person.facing > 0 else both[::-1]
     return {"arm_r": right, "arm_l": left}
