@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from anisora.synthetic.person import Person, arms, near_hand, profile, spot
+from anisora.synthetic.person import Person, arms, near_hand, pace, profile, spot
 from anisora.synthetic.pose import HANGING, Pose, Spot, bump, keyed, smoothstep, there_and_back, wave
 
 HIT = 0.27
@@ -64,7 +64,7 @@ def fight(t: float, p: Person) -> Pose:
 
 def hug(t: float, p: Person) -> Pose:
     """Comes with open arms, embraces the other and sways."""
-    near = there_and_back(t - 0.05 - 0.25 * p.phase, 8.0 / (1.72 * p.tempo), 0.11, 0.6)
+    near = there_and_back(t - 0.05 - 0.25 * p.phase, 8.0 / pace(p), 0.11, 0.6)
     closed = smoothstep((near - 0.6) / 0.4)
     steps = math.sin(3 * math.pi * near)
     sway = wave(t, 0.55, p.phase) * closed

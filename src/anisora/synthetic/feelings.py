@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
-from anisora.synthetic.person import EMOTIONS, Person
+from anisora.synthetic.person import EMOTIONS, Person, pace
 from anisora.synthetic.pose import Pose, bump, smoothstep, there_and_back, wave
 
 
 def _change(t: float, p: Person, before: str, after: str) -> tuple[Pose, float]:
     """A face on which one feeling follows another, and how far the second is there, 0 to 1. Between the two it blinks."""
-    pace = 1.72 * p.tempo
-    period = 7.0 / pace
+    period = 7.0 / pace(p)
     at = t - 0.35 - 0.35 * p.phase
     v = there_and_back(at, period, 0.06, 0.62)
-    start = at % period * pace
+    start = at % period * pace(p)
     values = [a + (b - a) * v for a, b in zip(EMOTIONS[before], EMOTIONS[after], strict=True)]
     smile, brow, wonder, _, mouth = values
     pose = Pose(
@@ -37,7 +36,7 @@ def surprise(t: float, p: Person) -> Pose:
     """Calm, then startled: brows up, eyes wide, mouth open, the head back."""
     pose, v = _change(t, p, "calm", "surprised")
     start = bump(v, 0.0, 0.7, 1.35)
-    pose.mouth, pose.wonder = 0.8 * v, 1.4 * v
+    pose.mouth, pose.wonder, pose.smile = 0.8 * v, 1.4 * v, 0.35 - 0.7 * v
     pose.lean, pose.stretch, pose.nod = -0.14 * v - 0.08 * start, 1 + 0.07 * start, -0.14 * v
     pose.arm_l = pose.arm_r = (0.5 * v, 0.35 + 0.35 * v, 1.2 * v, 0.2 * v)
     return pose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from anisora.synthetic.person import Person, arms, ground_speed, mouth_spot, profile
+from anisora.synthetic.person import Person, arms, ground_speed, mouth_spot, pace, profile
 from anisora.synthetic.pose import HANGING, Pose, Spot, bump, keyed, smoothstep, step, wave
 
 AT_CHEST: Spot = (-0.04, -0.08, 0.13)
@@ -128,7 +128,7 @@ RELEASE = 0.95
 
 def throwing(t: float, p: Person) -> float:
     """Where somebody who throws is in it: seconds at the usual pace, 0 to 4, from one ball to the next."""
-    return (t * 1.72 * p.tempo + 0.35 * p.phase) % 4.0
+    return (pace(p) * t + 0.35 * p.phase) % 4.0
 
 
 def pick_up(t: float, p: Person) -> Pose:
@@ -160,7 +160,7 @@ GRASP = 0.8
 def picking(t: float, p: Person) -> tuple[float, float]:
     """(seconds at the usual pace since it began, 0 to 2.8; when, on the clock of t, the hands are at the ground).
     Afterwards the thing is laid down again, the same way back."""
-    pace, period = 1.72 * p.tempo, 5.6
-    q = (pace * t - 0.1 + 0.3 * p.phase) % period
+    period = 5.6
+    q = (pace(p) * t - 0.1 + 0.3 * p.phase) % period
     s, grasp = (q, GRASP) if q < period / 2 else (period - q, period - GRASP)
-    return s, t + (grasp - q) / pace
+    return s, t + (grasp - q) / pace(p)

@@ -44,6 +44,11 @@ EMOTIONS: dict[str, tuple[float, float, float, float, float]] = {
 }
 
 
+def pace(person: Person) -> float:
+    """How fast the person's clock runs: seconds of an action at its usual pace in one second."""
+    return 1.72 * person.tempo
+
+
 def ground_speed(person: Person, rate: float, stance: float) -> float:
     """Speed over the ground, heights a second, at which a foot that stands does not slip."""
     return person.stride * rate / stance * math.sin(abs(person.yaw))

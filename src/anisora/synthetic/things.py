@@ -16,7 +16,7 @@ from anisora.synthetic.display import Pen, mix
 from anisora.synthetic.duets import HIT, meeting, turn_of
 from anisora.synthetic.handling import GRASP, RELEASE, food_of, picking, throwing, tipped
 from anisora.synthetic.parts import COLORS
-from anisora.synthetic.person import Person, near_hand
+from anisora.synthetic.person import Person, near_hand, pace
 from anisora.synthetic.pose import bump, smoothstep
 from anisora.synthetic.rig import Point, Skeleton, skeleton
 
@@ -168,7 +168,7 @@ def thrown_ball(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
     x, y = s.joints[f"{near_hand(p)}_hand"]
     size = 0.075
     if 0 < since < 1.6:
-        flight_s = since / (1.72 * p.tempo)
+        flight_s = since / pace(p)
         x, y = skeleton(p, t - flight_s).joints[f"{near_hand(p)}_hand"]
         x, y = x + p.facing * 1.3 * flight_s, y - 0.75 * flight_s + 1.3 * flight_s**2
     elif since >= 1.6:
