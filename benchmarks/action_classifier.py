@@ -36,10 +36,11 @@ from anisora.store import content_hash
 from anisora.synthetic import ClipPlan
 from anisora.synthetic.camera import matrix
 
-#: All that are drawn as a whole body and need no thing to be done with.
-ACTIONS = (
+#: By version of the corpus: all that are drawn as a whole body and need no thing, and nobody else, to be done with.
+ACTIONS: dict[int, tuple[str, ...]] = {2: (
     "walk", "run", "skip", "jump", "wave", "turn", "spin", "sit", "fall", "dance", "cheer", "clap", "bow", "look_around",
-)  # fmt: skip
+)}  # fmt: skip
+ACTIONS[3] = (*ACTIONS[2], "point", "cry", "crawl", "yawn")
 
 #: True clips of each action to learn from; 110 take 70 CPU seconds at 96 px and 17 frames.
 TAUGHT_CLIPS, TAUGHT_SEED = 110, synthetic.TRAIN_SEEDS.stop - 1
@@ -76,11 +77,16 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Size, length and rate of the clips."""
+    """Size, length and rate of the clips, and the version of the corpus that they are of."""
 
     size_px: tuple[int, int]
     num_frames: int
     fps: int
+    corpus_version: int = synthetic.CORPUS_VERSION
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        return ACTIONS[self.corpus_version]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +101,21 @@ class Body:
 # ---------------------------------------------------------------------------------------------------------- true clips
 
 
-def scenes(seed: int, split: str, first_index: int = 0) -> Iterator[ClipPlan]:
+def scenes(
+    seed: int, split: str, first_index: int = 0, *, version: int = synthetic.CORPUS_VERSION
+) -> Iterator[ClipPlan]:
     """The plans of a seed in which one of `ACTIONS` can be seen by its motion alone."""
     for index in itertools.count(first_index):
-        plan = synthetic.plan_clip(seed, index, split)
+        plan = synthetic.plan_clip(seed, index, split, version)
         alone = len(plan.people) == 1 and plan.framing == "full" and plan.item is None and plan.effect is None
-        if alone and plan.view.camera == "static" and plan.action in ACTIONS:
+        if alone and plan.view.camera == "static" and plan.action in ACTIONS[version]:
             yield plan
 
 
-def balanced(seed: int, split: str, each: int) -> list[ClipPlan]:
+def balanced(seed: int, split: str, each: int, version: int) -> list[ClipPlan]:
     """The first `each` scenes of every action."""
-    found: dict[str, list[ClipPlan]] = {action: [] for action in ACTIONS}
-    for plan in scenes(seed, split):
+    found: dict[str, list[ClipPlan]] = {action: [] for action in ACTIONS[version]}
+    for plan in scenes(seed, split, version=version):
         if len(found[plan.action]) < each:
             found[plan.action].append(plan)
         elif all(len(plans) == each for plans in found.values()):
@@ -196,17 +204,22 @@ class Judge:
             self._motion.decision_function(_vector(judged.motion)),
             self._still.decision_function(_flat(judged.still)),
             judged,
+            shape.actions,
         )
 
     def motion_scores(self, frames_THWC: Frames, body: Body) -> dict[str, float]:
         """A score for each action, the highest for the one that is seen."""
         features = motion_features(frames_THWC, body, self.shape.fps)
-        return dict(zip(ACTIONS, self._motion.decision_function(_vector(features[None]))[0].tolist(), strict=True))
+        return dict(
+            zip(self.shape.actions, self._motion.decision_function(_vector(features[None]))[0].tolist(), strict=True)
+        )
 
     def still_scores(self, frame_HWC: Frames, body: Body) -> dict[str, float]:
         """The same from the first frame alone."""
         features = still_features(frame_HWC, body)
-        return dict(zip(ACTIONS, self._still.decision_function(_flat(features[None]))[0].tolist(), strict=True))
+        return dict(
+            zip(self.shape.actions, self._still.decision_function(_flat(features[None]))[0].tolist(), strict=True)
+        )
 
 
 def mirrored_motion(motion: Features) -> Features:
@@ -241,14 +254,14 @@ def _fit(features: Features, labels: NDArray[np.int64]) -> Any:
     return make_pipeline(reduced, SVC(C=PENALTY, decision_function_shape="ovr")).fit(features, labels)
 
 
-def _accuracy(motion: Features, still: Features, judged: Known) -> dict[str, Any]:
+def _accuracy(motion: Features, still: Features, judged: Known, actions: tuple[str, ...]) -> dict[str, Any]:
     """How often the scores [N, actions] are highest for the true action: of all, by split, by action, and among as many
     actions as a first frame is asked for."""
     rng = np.random.default_rng(1)
     right, first = motion.argmax(axis=1) == judged.action, still.argmax(axis=1) == judged.action
     few = []
     for scores, action in zip(motion, judged.action, strict=True):
-        others = rng.choice([k for k in range(len(ACTIONS)) if k != action], ASKED - 1, replace=False)
+        others = rng.choice([k for k in range(len(actions)) if k != action], ASKED - 1, replace=False)
         few.append(float(scores[action] > scores[others].max()))
     by_split = {
         split: {"motion": mean_interval(right[part].tolist()), "first_frame": mean_interval(first[part].tolist())}
@@ -257,13 +270,13 @@ def _accuracy(motion: Features, still: Features, judged: Known) -> dict[str, Any
     }
     return {
         "clips": len(right),
-        "chance": 1 / len(ACTIONS),
+        "chance": 1 / len(actions),
         "motion": mean_interval(right.tolist()),
         "motion_chosen": mean_interval(few),
         "first_frame": mean_interval(first.tolist()),
         "by_split": by_split,
-        "by_action": {action: float(right[judged.action == k].mean()) for k, action in enumerate(ACTIONS)},
-        "first_frame_by_action": {action: float(first[judged.action == k].mean()) for k, action in enumerate(ACTIONS)},
+        "by_action": {action: float(right[judged.action == k].mean()) for k, action in enumerate(actions)},
+        "first_frame_by_action": {action: float(first[judged.action == k].mean()) for k, action in enumerate(actions)},
     }
 
 
@@ -273,7 +286,7 @@ class Known:
 
     motion: Features  # [N, steps, 3, rows, columns]
     still: Features  # [N, 6, rows, columns]
-    action: NDArray[np.int64]  # [N], the place in ACTIONS
+    action: NDArray[np.int64]  # [N], the place in Shape.actions
     split: NDArray[np.str_]  # [N]
 
 
@@ -289,11 +302,11 @@ def _known(shape: Shape, seeds: dict[str, int], each: int) -> Known:
     import cv2
 
     key = {
-        "corpus": synthetic.CORPUS_VERSION,
-        "shape": asdict(shape),
+        "corpus": shape.corpus_version,
+        "shape": {"size_px": shape.size_px, "num_frames": shape.num_frames, "fps": shape.fps},
         "seeds": seeds,
         "each": each,
-        "actions": ACTIONS,
+        "actions": shape.actions,
         "seen": [STEPS_PER_S, HALF_WIDTH, ABOVE, BELOW, POINTS, MOTION_CELLS, STILL_CELLS],
         "opencv": cv2.__version__,
     }
@@ -306,7 +319,7 @@ def _known(shape: Shape, seeds: dict[str, int], each: int) -> Known:
 
 
 def _measured(shape: Shape, seeds: dict[str, int], each: int) -> Known:
-    plans = [plan for split, seed in seeds.items() for plan in balanced(seed, split, each)]
+    plans = [plan for split, seed in seeds.items() for plan in balanced(seed, split, each, shape.corpus_version)]
     motion, still = [], []
     for number, plan in enumerate(plans):
         if number % 200 == 0:
@@ -317,7 +330,7 @@ def _measured(shape: Shape, seeds: dict[str, int], each: int) -> Known:
     return Known(
         motion=np.stack(motion),
         still=np.stack(still),
-        action=np.array([ACTIONS.index(plan.action) for plan in plans]),
+        action=np.array([shape.actions.index(plan.action) for plan in plans]),
         split=np.array([plan.split for plan in plans]),
     )
 
@@ -330,12 +343,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, metavar="PX", help="side of the square clips")
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--fps", type=int, default=16)
+    parser.add_argument("--corpus-version", type=int, default=synthetic.CORPUS_VERSION, choices=ACTIONS)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
     start = time.process_time()
-    judge = judge_for(Shape(size_px=(options.size, options.size), num_frames=options.frames, fps=options.fps))
-    result = {"benchmark": "action_classifier/1", "shape": asdict(judge.shape)}
-    result |= {"corpus_version": synthetic.CORPUS_VERSION, "taught_clips": TAUGHT_CLIPS * len(ACTIONS)}
+    size_px = options.size, options.size
+    shape = Shape(size_px=size_px, num_frames=options.frames, fps=options.fps, corpus_version=options.corpus_version)
+    judge = judge_for(shape)
+    result = {"benchmark": "action_classifier/1", "shape": asdict(shape)}
+    result |= {"corpus_version": shape.corpus_version, "taught_clips": TAUGHT_CLIPS * len(shape.actions)}
     result |= {**judge.accuracy, "cpu_s": round(time.process_time() - start, 1)}
     print(json.dumps(result, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
 

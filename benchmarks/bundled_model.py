@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `python -m` and tests; a s
 import clip_record
 from clip_figures import COUNTS, GUIDED_ARMS, INBETWEEN_ARMS, Figures, measure_clip
 
+from anisora import synthetic
 from anisora.evaluation.statistics import Interval, mean_interval, paired_interval
 
 #: What is wanted of a figure: in words, and as a test.
@@ -122,6 +123,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--fps", type=int, help="default: the checkpoint's own rate")
     parser.add_argument("--model", default="bundled", metavar="NAME_OR_PATH")
+    parser.add_argument(
+        "--corpus-version", type=int, default=synthetic.CORPUS_VERSION, choices=synthetic.VERSIONS, help="of the clips"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the frames of every arm; run again to go on")
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="measure what --keep wrote")
     parser.add_argument("--randomise-dit", action="store_true", help="random transformer weights: what must get worse")
@@ -158,7 +162,8 @@ def record_run(run: Path, options: argparse.Namespace) -> None:
     """Makes the shots of every seed that is not yet finished in `run`, and writes them there."""
     from checkpoint_shots import Checkpoint, linear_code_for, make_record
 
-    checkpoint = Checkpoint(options.model, (options.size, options.size), options.frames, options.fps)
+    size_px = options.size, options.size
+    checkpoint = Checkpoint(options.model, size_px, options.frames, options.fps, options.corpus_version)
     if options.randomise_dit:
         checkpoint.randomise_transformer()
     about = checkpoint.about() | {"randomised_dit": options.randomise_dit}
@@ -246,7 +251,7 @@ def summarise(about: dict[str, Any], clips: list[tuple[dict[str, Any], Figures]]
         },
         "by_action": by_action(clips),
         **({"prompts_95": prompts_95(about, figures)} if count(figures, "actions.recognised") else {}),
-        "targets": targets(figures, about["frames"]),
+        "targets": targets(figures, about),
         "per_clip": per_clip(seeds, figures),
         "not_measurable": {
             name: missing for name in names(figures) if (missing := len(figures) - count(figures, name))
@@ -269,7 +274,7 @@ def by_action(clips: list[tuple[dict[str, Any], Figures]]) -> dict[str, Any]:
 
 def prompts_95(about: dict[str, Any], figures: list[Figures]) -> dict[str, Any]:
     """How often the action of a prompt is recognised, with intervals over first frames, and how good the judge is."""
-    from action_classifier import ACTIONS, ASKED, Shape, judge_for
+    from action_classifier import ASKED, Shape, judge_for
 
     told = (
         "recognised",
@@ -282,10 +287,16 @@ def prompts_95(about: dict[str, Any], figures: list[Figures]) -> dict[str, Any]:
         "truth",
         "truth_vae",
     )
-    judge = judge_for(Shape(size_px=tuple(about["size_px"]), num_frames=about["frames"], fps=about["fps"]))
+    shape = Shape(
+        size_px=tuple(about["size_px"]),
+        num_frames=about["frames"],
+        fps=about["fps"],
+        corpus_version=about["corpus_version"],
+    )
+    judge = judge_for(shape)
     return {
-        "actions": len(ACTIONS),
-        "chance": 1 / len(ACTIONS),
+        "actions": len(shape.actions),
+        "chance": 1 / len(shape.actions),
         "prompts_a_frame": ASKED,
         "chosen_chance": 1 / ASKED,
         **{name: mean_interval(values_of(figures, f"actions.{name}")) for name in told},
@@ -323,10 +334,11 @@ def within(low: float, high: float) -> Bound:
     return f"{low:g} to {high:g}", lambda value: low <= value <= high
 
 
-def targets(figures: list[Figures], num_frames: int) -> list[dict[str, Any]]:
+def targets(figures: list[Figures], about: dict[str, Any]) -> list[dict[str, Any]]:
     """What the project wants at least and aims at, what was reached, and whether that is enough. A target without a
     figure is not met; null where there is nothing wanted, or nothing more."""
-    rows = [*_usual_targets(figures), *_comparisons(figures, num_frames), *_prompt_targets(figures)]
+    prompted = _prompt_targets(figures, about["corpus_version"])
+    rows = [*_usual_targets(figures), *_comparisons(figures, about["frames"]), *prompted]
     return [_row(*row) for row in rows]
 
 
@@ -415,7 +427,7 @@ def _comparisons(figures: list[Figures], num_frames: int) -> list[Target]:
     return rows
 
 
-def _prompt_targets(figures: list[Figures]) -> list[Target]:
+def _prompt_targets(figures: list[Figures], corpus_version: int) -> list[Target]:
     if not (values := values_of(figures, "actions.recognised")):
         return []
     from action_classifier import ACTIONS
@@ -424,7 +436,12 @@ def _prompt_targets(figures: list[Figures]) -> list[Target]:
     more = paired(figures, "actions.recognised", "actions.shuffled")
     return [
         ("action of the prompt recognised", share["mean"], at_least(0.5), at_least(0.8)),
-        ("the same over chance, lower end of the 95 % interval", share["low"] * len(ACTIONS), at_least(3), None),
+        (
+            "the same over chance, lower end of the 95 % interval",
+            share["low"] * len(ACTIONS[corpus_version]),
+            at_least(3),
+            None,
+        ),
         ("the same - prompts shuffled, lower end of the 95 % interval", more["low"], above(0), None),
     ]
 

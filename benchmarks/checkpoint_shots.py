@@ -46,13 +46,21 @@ FIRST_OBJECT = 10
 class Checkpoint:
     """A loaded pipeline, and what is asked of it here: shots, latents, and its VAE's reconstructions."""
 
-    def __init__(self, model: str, size_px: tuple[int, int], num_frames: int, fps: int | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        size_px: tuple[int, int],
+        num_frames: int,
+        fps: int | None,
+        corpus_version: int = synthetic.CORPUS_VERSION,
+    ) -> None:
         self.info = catalog.resolve(model)
         # As `anisora generate` loads it: device and dtype are part of what is measured.
         self.pipeline, _ = Session().pipeline(model)
         self.codec = Codec(self.pipeline.vae)
         self.weights_sha256 = catalog.weights_sha256(self.info.path)
         self.size_px, self.num_frames, self.fps = size_px, num_frames, fps or round(self.info.native.fps)
+        self.corpus_version = corpus_version
 
     def about(self) -> dict[str, Any]:
         """What is the same for all clips, for run.json."""
@@ -69,7 +77,7 @@ class Checkpoint:
             "fps": self.fps,
             "z_dim": self.codec.channels,
             "guide_decoder": self.pipeline.guide_decoder is not None,
-            "corpus_version": synthetic.CORPUS_VERSION,
+            "corpus_version": self.corpus_version,
             "training_seeds": [synthetic.TRAIN_SEEDS.start, synthetic.TRAIN_SEEDS.stop],
         }
 
@@ -204,9 +212,15 @@ def make_record(checkpoint: Checkpoint, seed: int, code: linear_code.LinearCode)
 
 
 def render(checkpoint: Checkpoint, seed: int, index: int = 0, **options: Any) -> Any:
-    """A synthetic clip of the checkpoint's size, length and rate."""
+    """A synthetic clip of the checkpoint's size, length, rate and corpus."""
     return synthetic.render_clip(
-        seed, index, n_frames=checkpoint.num_frames, fps=checkpoint.fps, size_px=checkpoint.size_px, **options
+        seed,
+        index,
+        n_frames=checkpoint.num_frames,
+        fps=checkpoint.fps,
+        size_px=checkpoint.size_px,
+        version=checkpoint.corpus_version,
+        **options,
     )
 
 
@@ -228,7 +242,7 @@ def linear_code_for(checkpoint: Checkpoint) -> linear_code.LinearCode:
     """The best linear code of the VAE's rate, fitted on training clips; cached, as it depends on no weights."""
     strides, channels = checkpoint.codec.strides, checkpoint.codec.channels
     key = {
-        "corpus": synthetic.CORPUS_VERSION,
+        "corpus": checkpoint.corpus_version,
         "clips": LINEAR_CODE_CLIPS,
         "channels": channels,
         "strides": [strides.temporal, strides.spatial],

@@ -113,8 +113,11 @@ def make_rife(checkpoint: Checkpoint, record: ClipRecord) -> Extra:
 def make_actions(checkpoint: Checkpoint, record: ClipRecord) -> Extra:
     """The shots of one first frame by prompts that ask for its own action and for others, from the same noise."""
     seed, split = record.about["seed"], record.about["split"]
-    shape = Shape(size_px=checkpoint.size_px, num_frames=checkpoint.num_frames, fps=checkpoint.fps)
-    plan = next(action_classifier.scenes(seed, split, first_index=1))
+    version = checkpoint.corpus_version
+    shape = Shape(
+        size_px=checkpoint.size_px, num_frames=checkpoint.num_frames, fps=checkpoint.fps, corpus_version=version
+    )
+    plan = next(action_classifier.scenes(seed, split, first_index=1, version=version))
     truth = action_classifier.rendered(plan, shape)
     prompts = {action: synthetic.caption(with_action(plan, action)) for action in asked_actions(plan)}
     arms = {action: checkpoint.shot(prompt, {0: truth[0]}, seed)[0] for action, prompt in prompts.items()}
@@ -132,7 +135,7 @@ def make_actions(checkpoint: Checkpoint, record: ClipRecord) -> Extra:
 
 def asked_actions(plan: ClipPlan) -> list[str]:
     """The action that the plan has, and others drawn by its seed."""
-    others = [action for action in ACTIONS if action != plan.action]
+    others = [action for action in ACTIONS[plan.version] if action != plan.action]
     drawn = np.random.default_rng((plan.seed, plan.index)).choice(others, ASKED - 1, replace=False)
     return [plan.action, *map(str, drawn)]
 

@@ -36,7 +36,15 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> argparse.Namespace:
     folder = tmp_path_factory.mktemp("benchmark")
     model = write_tiny_checkpoint(folder / "tiny", "wan")
     return argparse.Namespace(
-        first_seed=9000, clips=CLIPS, size=32, frames=5, fps=8, model=str(model), randomise_dit=False, arms=[]
+        first_seed=9000,
+        clips=CLIPS,
+        size=32,
+        frames=5,
+        fps=8,
+        model=str(model),
+        randomise_dit=False,
+        arms=[],
+        corpus_version=2,
     )
 
 

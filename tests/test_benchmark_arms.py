@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -127,12 +128,14 @@ def test_scenes_show_one_whole_body_and_keep_the_seed_ranges_apart():
     judge = module("action_classifier")
     from anisora.errors import BadConfig
 
-    for split, seed in (("train", judge.TAUGHT_SEED), ("seen", 9_000), ("reserved", 9_001)):
-        plans = judge.scenes(seed, split)
+    known = itertools.product(judge.ACTIONS, (("train", judge.TAUGHT_SEED), ("seen", 9_000), ("reserved", 9_001)))
+    for version, (split, seed) in known:
+        plans = judge.scenes(seed, split, version=version)
         for plan in (next(plans) for _ in range(5)):
             assert len(plan.people) == 1
             assert (plan.framing, plan.view.camera, plan.item, plan.effect) == ("full", "static", None, None)
-            assert plan.action in judge.ACTIONS
+            assert plan.action in judge.ACTIONS[version]
+            assert plan.version == version
     with pytest.raises(BadConfig):
         next(judge.scenes(judge.JUDGED_SEEDS["seen"], "train"))
 
@@ -176,22 +179,24 @@ def test_a_still_clip_has_no_motion():
 
 def test_prompts_of_a_frame_differ_in_the_action():
     arms, judge = module("extra_arms"), module("action_classifier")
-    from anisora.synthetic import caption
-    from anisora.synthetic.captions import ACTION_PHRASES
+    from anisora.synthetic import caption, captions, captions_chinese
 
-    for seed in range(9_000, 9_010, 2):
-        plan = next(judge.scenes(seed, "seen", first_index=1))
+    for seed, version in itertools.product(range(9_000, 9_010, 2), judge.ACTIONS):
+        plan = next(judge.scenes(seed, "seen", first_index=1, version=version))
         asked = arms.asked_actions(plan)
         assert asked[0] == plan.action
         assert len(set(asked)) == len(asked) == judge.ASKED >= 4
-        side = "right" if plan.people[0].facing > 0 else "left"
+        right = plan.people[0].facing > 0
         for action in asked:
             words = caption(arms.with_action(plan, action)).lower()
-            assert any(phrase.format(side=f"to the {side}") in words for phrase in ACTION_PHRASES[action])
+            phrases = [
+                p.format(side="to the right" if right else "to the left") for p in captions.ACTION_PHRASES[action]
+            ]
+            phrases += [p.format(side="右" if right else "左") for p in captions_chinese.ACTION_PHRASES[action]]
+            assert any(phrase in words for phrase in phrases)
 
 
 def test_what_shuffled_prompts_reach_is_the_mean_over_all_ways_to_shuffle():
-    import itertools
 
     figures = module("clip_figures")
     rng = np.random.default_rng(3)

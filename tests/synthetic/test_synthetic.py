@@ -1,6 +1,9 @@
 """Laws of the synthetic corpus: purity, splits, time, truth, two drawing backends that agree, captions."""
 
+import re
+from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,36 +12,63 @@ from anisora.errors import BadConfig
 from anisora.synthetic import (
     ACTIONS,
     CAMERAS,
+    CORPUS_VERSION,
     RESERVED,
     RESERVED_COMBINATIONS,
     STYLES,
+    VERSIONS,
     caption,
+    captions,
+    captions_chinese,
     flows_between,
     plan_clip,
     render_clip,
     render_plan,
 )
-from anisora.synthetic.captions import ACTION_PHRASES
 from anisora.synthetic.display import Prim
 from anisora.synthetic.draw_pillow import PillowBackend
-from anisora.synthetic.parts import EXTRAS, HAIRS, KINDS, OUTFITS, PALETTES
+from anisora.synthetic.finish import PAPERS, Finish, finished
+from anisora.synthetic.parts import BUILDS, EXTRAS, HAIRS, KINDS, OUTFITS, PALETTES
+from anisora.synthetic.person import near_hand
+from anisora.synthetic.pose import ARM, reach
+from anisora.synthetic.rig import _direction, skeleton
 from anisora.synthetic.scene import Scene
 from anisora.synthetic.truth import anchors
 
 
-def find(**wanted):
+@cache
+def known_plan(index, version):
+    return plan_clip(0, index, version=version)
+
+
+def find(version=2, **wanted):
     """The first training plan with these fields; person fields included."""
-    for index in range(3000):
-        plan = plan_clip(0, index)
+    for index in range(6000):
+        plan = known_plan(index, version)
         facts = {**vars(plan), "action": plan.action, "camera": plan.view.camera}
         if all(facts[k] == v for k, v in wanted.items()):
             return plan
     raise AssertionError(wanted)
 
 
+def still_camera(plan, **changed):
+    """The plan on ones, seen by a camera that stands still, with nothing in the air."""
+    return replace(plan, view=plan.view._replace(camera="static"), drawing="ones", effect=None, **changed)
+
+
+NEW = sorted(set(VERSIONS[3].actions) - set(VERSIONS[2].actions))
+
+
 @pytest.fixture(scope="module")
 def clips():
     return [render_clip(1000, k, split="seen", n_frames=5, fps=8, size_px=(80, 80), truth=True) for k in range(8)]
+
+
+@pytest.fixture(scope="module")
+def new_clips():
+    """One of every action that version 3 added."""
+    plans = {action: still_camera(find(version=3, action=action)) for action in NEW}
+    return {action: render_plan(plan, 5, Fraction(8), (72, 72), with_truth=True) for action, plan in plans.items()}
 
 
 # --- a pure function ------------------------------------------------------------------------------------------------
@@ -57,15 +87,24 @@ def test_other_indices_seeds_and_splits_are_other_clips():
     assert len({p.rng_seed for p in plans}) == 5
 
 
-def test_two_rates_sample_one_story():
-    for index in range(6):
-        slow = render_clip(0, index, n_frames=17, fps=8, size_px=(48, 48))
-        fast = render_clip(0, index, n_frames=33, fps=Fraction(16), size_px=(48, 48))
+def test_versions_are_other_clips_and_one_that_is_unknown_is_refused():
+    plans = [plan_clip(0, 5, version=version) for version in VERSIONS]
+    assert len({plan.rng_seed for plan in plans}) == len(VERSIONS)
+    assert plan_clip(0, 5) == plan_clip(0, 5, version=CORPUS_VERSION)
+    with pytest.raises(BadConfig, match="got 1"):
+        plan_clip(0, 5, version=1)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_rates_sample_one_story(version):
+    for index in range(4):
+        slow = render_clip(0, index, n_frames=17, fps=8, size_px=(48, 48), version=version)
+        fast = render_clip(0, index, n_frames=33, fps=Fraction(16), size_px=(48, 48), version=version)
         assert np.array_equal(slow.video_THWC, fast.video_THWC[::2])
 
 
-def test_it_moves(clips):
-    for clip in clips:
+def test_it_moves(clips, new_clips):
+    for clip in [*clips, *new_clips.values()]:
         assert np.abs(np.diff(clip.video_THWC.astype(int), axis=0)).mean() > 0.2
 
 
@@ -80,15 +119,23 @@ def test_enough_is_reserved():
         assert len(reserved) >= 0.15 * len(tables[name])
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("split", "seed"), [("train", 0), ("seen", 1000)])
-def test_nothing_reserved_occurs_in_training_or_seen(split, seed):
-    plans = [plan_clip(seed + k % 7, k, split) for k in range(1500)]
+def test_nothing_reserved_occurs_in_training_or_seen(split, seed, version):
+    plans = [plan_clip(seed + k % 7, k, split, version) for k in range(1500)]
     assert not any(p.combinations & RESERVED_COMBINATIONS or p.has_reserved_part for p in plans)
-    assert {p.action for p in plans} == set(ACTIONS)
+    assert {p.action for p in plans} == set(VERSIONS[version].actions) <= set(ACTIONS)
 
 
-def test_reserved_clips_are_new_in_exactly_one_way():
-    plans = [plan_clip(1000, k, "reserved") for k in range(300)]
+def test_there_are_twenty_actions_and_each_is_drawn_by_a_version():
+    assert {action for version in VERSIONS.values() for action in version.actions} == set(ACTIONS)
+    assert len(VERSIONS[2].actions) == 19
+    assert len(VERSIONS[3].actions) >= 20
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_reserved_clips_are_new_in_exactly_one_way(version):
+    plans = [plan_clip(1000, k, "reserved", version) for k in range(300)]
     by_part = [p.has_reserved_part for p in plans]
     assert all(p.has_reserved_part != bool(p.combinations & RESERVED_COMBINATIONS) for p in plans)
     assert 0.35 < np.mean(by_part) < 0.65
@@ -124,9 +171,10 @@ def _look_up(image_HW, points_HW2):
     return image_HW[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)], inside
 
 
-def test_flow_leads_to_the_same_owner_and_colour(clips):
+@pytest.mark.parametrize("which", ["version 2", "new actions"])
+def test_flow_leads_to_the_same_owner_and_colour(clips, new_clips, which):
     same, errors = [], []
-    for clip in clips:
+    for clip in clips if which == "version 2" else new_clips.values():
         t, (height, width) = clip.truth, clip.video_THWC.shape[1:3]
         y, x = np.mgrid[:height, :width] + 0.5
         for k in range(len(clip.video_THWC) - 1):
@@ -140,17 +188,19 @@ def test_flow_leads_to_the_same_owner_and_colour(clips):
     assert np.mean(errors) < 6
 
 
-def test_flow_beats_standing_still(clips):
+@pytest.mark.parametrize("which", ["version 2", "new actions"])
+def test_flow_beats_standing_still(clips, new_clips, which):
     flow, still = [], []
-    for clip in clips:
+    for clip in clips if which == "version 2" else new_clips.values():
         t = clip.truth
         y, x = np.mgrid[: t.ids_THW.shape[1], : t.ids_THW.shape[2]] + 0.5
         for k in range(len(clip.video_THWC) - 1):
             colour, inside = _look_up(clip.video_THWC[k + 1], np.stack([x, y], -1) + t.flow_THW2[k])
             now = clip.video_THWC[k].astype(int)
-            flow.append(np.abs(colour - now)[inside].mean())
-            still.append(np.abs(clip.video_THWC[k + 1] - now)[inside].mean())
-    assert np.mean(flow) < 0.55 * np.mean(still)
+            moves = inside & (np.linalg.norm(t.flow_THW2[k], axis=-1) > 1)
+            flow += np.abs(colour - now)[moves].tolist()
+            still += np.abs(clip.video_THWC[k + 1] - now)[moves].tolist()
+    assert np.mean(flow) < 0.5 * np.mean(still)
 
 
 def test_flow_between_any_two_frames_is_that_of_the_answer_key_for_neighbours(clips):
@@ -203,8 +253,15 @@ def test_what_changes_under_a_static_camera_lies_in_the_motion_mask():
     assert clip.truth.motion_mask_HW.mean() < 0.8
 
 
-def test_feet_on_the_ground_do_not_slip():
-    plan = find(camera="static", drawing="ones", action="walk")
+def test_what_changes_lies_in_the_motion_mask_of_the_new_actions_too(new_clips):
+    for action, clip in new_clips.items():
+        changed = (np.ptp(clip.video_THWC.astype(int), axis=0) > 40).any(-1)
+        assert np.mean(clip.truth.motion_mask_HW[changed]) > 0.9, action
+
+
+@pytest.mark.parametrize(("version", "action"), [(2, "walk"), (3, "walk"), (3, "push"), (3, "crawl")])
+def test_feet_on_the_ground_do_not_slip(version, action):
+    plan = still_camera(find(version=version, action=action))
     t = render_plan(plan, 17, Fraction(16), (128, 128), with_truth=True).truth
     feet = t.joints_TKJ2[:, 0, (11, 14)]
     step = np.abs(np.diff(feet[..., 0], axis=0)).min(1)  # the foot that moves least
@@ -212,9 +269,10 @@ def test_feet_on_the_ground_do_not_slip():
     assert np.median(step) < 0.15 * np.median(body)
 
 
-def test_every_part_has_a_name_of_its_own():
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_part_has_a_name_of_its_own(version):
     for index in range(150):
-        for layer in Scene(plan_clip(1000, index, "reserved"), 64, 64).moment(3, Fraction(1, 3)).frame:
+        for layer in Scene(plan_clip(1000, index, "reserved", version), 64, 64).moment(3, Fraction(1, 3)).frame:
             keys = [p.key for p in layer.prims]
             assert len(keys) == len(set(keys)), sorted(k for k in keys if keys.count(k) > 1)
 
@@ -227,10 +285,10 @@ def test_anchors_pin_down_a_turn():
 # --- backends -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_both_backends_draw_the_same_picture(style):
+@pytest.mark.parametrize(("style", "version"), [*((style, 2) for style in STYLES), ("cel", 3)])
+def test_both_backends_draw_the_same_picture(style, version):
     skia_backend = pytest.importorskip("anisora.synthetic.draw_skia").SkiaBackend(96, 96)
-    frame = Scene(find(style=style, effect=None), 96, 96).moment(3, Fraction(3, 8)).frame
+    frame = Scene(find(version=version, style=style, effect=None), 96, 96).moment(3, Fraction(3, 8)).frame
     pillow = PillowBackend(96, 96)
     a, b = skia_backend.draw(frame).astype(float), pillow.draw(frame).astype(float)
     assert np.abs(a - b).mean() < 6
@@ -238,21 +296,190 @@ def test_both_backends_draw_the_same_picture(style):
     assert np.mean(skia_backend.owners(frame) == pillow.owners(frame)) > 0.86
 
 
+# --- what happens in the new actions --------------------------------------------------------------------------------
+
+
+def test_a_hand_is_where_it_reaches():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        spot = rng.normal(size=3)
+        spot *= rng.uniform(0.3, 0.99) * ARM / np.linalg.norm(spot)
+        swing, spread, more_swing, more_spread = reach(tuple(spot))
+        bones = [_direction(swing, spread, 1), _direction(swing + more_swing, spread + more_spread, 1)]
+        np.testing.assert_allclose(ARM / 2 * np.sum(bones, axis=0), spot, atol=1e-3)
+        right = _direction(swing, spread, -1)
+        assert right == pytest.approx((-bones[0][0], *bones[0][1:]))
+
+
+def moments_of(plan, seconds=4.0, steps=80):
+    scene = Scene(still_camera(plan), 64, 64)
+    return [(k / steps * seconds, scene.moment(k, Fraction(k) * Fraction(seconds) / steps)) for k in range(steps)]
+
+
+def part(moment, key):
+    """The points [n, 2] of the part of this name; its first name, up to the colon, says whose it is."""
+    return next(np.array(p.pts).reshape(-1, 2) for layer in moment.frame for p in layer.prims if p.key == key)
+
+
+def test_food_goes_to_the_mouth_and_the_mouth_opens_for_it():
+    plan = find(version=3, action="eat")
+    near, wide = [], []
+    for _, moment in moments_of(plan, seconds=3.0):
+        (s,) = moment.skeletons
+        mouth = s.on_head(0.3 * np.sin(s.head_yaw), 0.6 + 0.5 * s.pose.nod)
+        hand = s.joints[f"{near_hand(plan.people[0])}_hand"]
+        near.append(np.hypot(hand[0] - mouth[0], hand[1] - mouth[1]))
+        wide.append(s.pose.mouth)
+    assert min(near) < 0.45 * max(near)
+    assert min(near) < 0.14
+    assert near[int(np.argmax(wide))] < np.median(near)
+
+
+def test_a_ball_lies_until_it_is_picked_up_and_flies_when_it_is_thrown():
+    ball = [part(m, "object:ball")[0] for _, m in moments_of(find(version=3, action="pick_up"), seconds=2.0)]
+    assert np.abs(np.diff(ball[:15], axis=0)).max() < 0.01
+    assert ball[0][1] > -0.12
+    assert min(y for _, y in ball) < -0.3
+    plan = find(version=3, action="throw")
+    ball = np.array([part(m, "object:ball")[0] for _, m in moments_of(plan, seconds=2.0)])
+    assert (plan.people[0].facing * (ball[:, 0] - ball[0, 0])).max() > 0.5
+    # From hand to air without a jump: no step is longer than one of an arm that throws.
+    assert np.linalg.norm(np.diff(ball, axis=0), axis=1).max() < 0.2
+
+
+def test_a_box_moves_with_the_hands_that_push_it():
+    plan = find(version=3, action="push")
+    steps = moments_of(plan, seconds=2.0)
+    box = np.array([part(m, "object:side")[:, 0].mean() for _, m in steps])
+    hands = np.array(
+        [np.mean([m.skeletons[0].joints[f"{side}_hand"][0] for side in ("left", "right")]) for _, m in steps]
+    )
+    assert plan.people[0].facing * (box[-1] - box[0]) > 0.1
+    assert np.ptp(box - hands) < 0.03
+
+
+def test_a_blow_meets_the_other_who_recoils():
+    plan = find(version=3, action="fight")
+    first, second = plan.people
+    assert first.tempo == second.tempo
+    assert second.phase == pytest.approx((first.phase + 0.5) % 1.0)
+    steps = moments_of(plan)
+    gap = []
+    for _, moment in steps:
+        a, b = moment.skeletons
+        fist, face = a.joints["right_hand"], b.joints["head"]
+        gap.append(np.hypot(fist[0] - face[0], fist[1] - face[1]) - b.head_r)
+    hurt = [m.skeletons[1].pose.blink for _, m in steps]
+    assert min(gap) < 0.16
+    assert max(gap) > 0.25
+    # The face is drawn by the blow within a quarter of a second, and not long before it.
+    landed = int(np.argmin(gap))
+    assert max(hurt[landed : landed + 6]) > 0.6 > hurt[max(landed - 6, 0)]
+
+
+@pytest.mark.parametrize("action", ["hug", "high_five"])
+def test_two_meet_in_the_middle(action):
+    steps = moments_of(find(version=3, action=action))
+    apart = []
+    for _, moment in steps:
+        a, b = moment.skeletons
+        hand, other = a.joints["right_hand"], b.joints["hips" if action == "hug" else "left_hand"]
+        apart.append(np.hypot(hand[0] - other[0], hand[1] - other[1]))
+    assert min(apart) < 0.15 < 0.3 < max(apart)
+
+
+@pytest.mark.parametrize(
+    ("action", "field", "change"),
+    [("surprise", "wonder", 0.8), ("brighten", "smile", 1.2), ("sadden", "smile", -1.2), ("anger", "brow", -0.8)],
+)
+def test_a_face_changes_its_feeling(action, field, change):
+    plan = find(version=3, action=action)
+    assert plan.framing in ("close", "face")
+    values = [getattr(m.skeletons[0].pose, field) for _, m in moments_of(plan, seconds=2.0)]
+    assert np.sign(change) * (np.mean(values[-10:]) - np.mean(values[:5])) > abs(change)
+
+
+def test_tears_are_shed_by_those_who_cry_only():
+    def has_tears(plan):
+        return any("tear" in p.key for layer in Scene(plan, 64, 64).moment(8, Fraction(1)).frame for p in layer.prims)
+
+    assert has_tears(find(version=3, action="cry", style="cel"))
+    assert not has_tears(find(version=3, action="laugh"))
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_body_is_as_high_as_it_should_be_and_stands_on_the_ground(build):
+    plan = find(version=3, action="blink")
+    (person,) = plan.people
+    person = person._replace(character=person.character._replace(build=build), yaw=0.0)
+    s = skeleton(person, 0.0)
+    assert s.joints["head"][1] - s.head_r == pytest.approx(-1, abs=0.06)
+    assert s.joints["left_foot"][1] == pytest.approx(0, abs=0.02)
+
+
+# --- finish ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paper", ["none", *PAPERS])
+def test_a_finish_is_the_same_in_every_frame_and_keeps_the_range(paper):
+    video = np.random.default_rng(0).integers(0, 256, (3, 40, 56, 3), dtype=np.uint8)
+    video[0], video[1] = 0, 255
+    for light in (0.0, 1.0):
+        finish = Finish(paper=paper, light=light)
+        made = finished(video, finish, "sunset", np.random.default_rng(1))
+        assert made.dtype == np.uint8
+        assert np.array_equal(finished(video[2:], finish, "sunset", np.random.default_rng(1)), made[2:])
+        # What was lighter is lighter still, and between the darkest and the lightest.
+        assert (made[0] <= made[2]).all()
+        assert (made[2] <= made[1]).all()
+        assert np.array_equal(made, video) == (paper == "none" and not light)
+
+
 # --- captions -------------------------------------------------------------------------------------------------------
 
 
-def test_captions_paraphrase():
-    plan = find(action="walk")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_captions_paraphrase(version):
+    plan = find(version=version, action="walk")
     words = {caption(plan, variant) for variant in range(100)}
     assert len(words) > 75
 
 
-def test_captions_name_the_action():
-    assert set(ACTION_PHRASES) == set(ACTIONS)
-    for index in range(300):
-        plan = plan_clip(0, index)
-        options = [p.format(side=s) for p in ACTION_PHRASES[plan.action] for s in ("to the left", "to the right")]
+def phrases_of(plan, phrases):
+    """The parts of the action's wordings that stand in every caption which uses them."""
+    return {piece.strip() for p in phrases[plan.action] for piece in re.split(r"\{\w+\}", p) if piece.strip()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_captions_name_the_action(version):
+    assert set(captions.ACTION_PHRASES) == set(captions_chinese.ACTION_PHRASES) == set(ACTIONS)
+    in_chinese = 0
+    for index in range(400):
+        plan = plan_clip(0, index, version=version)
         text = caption(plan)
-        assert any(o.lower() in text.lower() for o in options), text
+        is_chinese = not text.isascii()
+        in_chinese += is_chinese
+        phrases = captions_chinese.ACTION_PHRASES if is_chinese else captions.ACTION_PHRASES
+        assert any(piece.lower() in text.lower() for piece in phrases_of(plan, phrases)), text
         assert "{" not in text
         assert "  " not in text
+        # One language in one caption.
+        assert not (is_chinese and re.search("[a-zA-Z]", text)), text
+    assert in_chinese / 400 == pytest.approx(VERSIONS[version].languages.get("zh", 0.0), abs=0.09)
+
+
+def test_a_mirror_changes_sides_in_both_languages():
+    assert captions.mirrored("A girl runs to the right, left of a tree") == "A girl runs to the left, right of a tree"
+    assert captions.mirrored("一个女孩向右跑，球向左滚") == "一个女孩向左跑，球向右滚"
+    assert captions.mirrored("一个女孩左右张望") == "一个女孩左右张望"
+    sided = 0
+    for index in range(300):
+        plan = plan_clip(0, index, version=3)
+        seen = replace(plan, people=tuple(p._replace(facing=-p.facing) for p in plan.people))
+        for variant in range(2):
+            text, other = caption(plan, variant), caption(seen, variant)
+            assert captions.mirrored(captions.mirrored(text)) == text
+            if "left and right" not in text:
+                assert captions.mirrored(text) == other
+            sided += text != other
+    assert sided > 60

@@ -11,10 +11,10 @@ from anisora.training.examples import ConditionSettings, draw_plan
 
 def test_a_mirror_twice_is_the_clip_and_its_caption():
     video = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 6, 3), dtype=np.uint8)
-    captions = ["a girl runs to the right, left of a tree", "bright light"]
+    captions = ["a girl runs to the right, left of a tree", "女孩向右跑"]
     turned, told = mirrored(video, captions)
     assert np.array_equal(turned[:, :, :, 0], video[:, :, :, -1])
-    assert told == ["a girl runs to the left, right of a tree", "bright light"]
+    assert told == ["a girl runs to the left, right of a tree", "女孩向左跑"]
     back, again = mirrored(turned, told)
     assert np.array_equal(back, video)
     assert again == captions

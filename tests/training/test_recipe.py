@@ -74,6 +74,27 @@ def test_corpus_holds_the_clips_it_names(buckets, corpus_folder):
         open_corpus(CorpusSettings(clips=13), corpus_folder)
 
 
+def test_a_corpus_of_another_version_holds_its_clips(tmp_path):
+    from anisora.synthetic import render_clip
+
+    settings = CorpusSettings(clips=3, frames=3, buckets=((32, 32, 1.0),), corpus_version=3)
+    (bucket,) = open_corpus(settings, tmp_path / "3", workers=1)
+    clip = render_clip(0, 2, n_frames=3, fps=16, size_px=(32, 32), version=3)
+    assert np.array_equal(bucket.video_NTHWC[2], clip.video_THWC)
+    assert bucket.captions[2] == clip.caption
+    with pytest.raises(BadConfig, match="another corpus"):
+        open_corpus(CorpusSettings(clips=3, frames=3, buckets=((32, 32, 1.0),)), tmp_path / "3")
+    with pytest.raises(BadConfig, match="unknown version of the corpus"):
+        open_corpus(CorpusSettings(corpus_version=1), tmp_path / "1")
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_corpus_drawn_before_versions_could_be_chosen_is_still_known(buckets, corpus_folder):
+    """What trains for days must not be drawn anew: the stamp says what it said then."""
+    before = {"buckets": [[32, 32, 0.75], [48, 32, 0.25]], "clips": 12, "corpus_version": 2, "fps": 16, "frames": 17}
+    assert (corpus_folder / "corpus.json").read_text() == json.dumps({**before, "seed": 0}, sort_keys=True)
+
+
 def test_interrupted_rendering_goes_on(buckets, corpus_folder):
     folder = corpus_folder / "1-48x32"
     before = np.array(buckets[1].video_NTHWC)

@@ -1,8 +1,8 @@
 """Procedural cartoon clips with exact ground truth: the corpus of the bundled model and the answer key of its judges.
 
-rig (`pose`, `actions`, `rig`) -> display list (`costume`, `scenery`, `things`, `display`) -> pixels (`draw_skia`,
-`draw_pillow`); `plan` chooses, `captions` tells, `truth` knows. Everything follows from
-(seed, index, split).
+rig (`pose`, `person`, `actions` with `handling`, `duets` and `feelings`, `rig`) -> display list (`costume`, `scenery`,
+`things`, `display`) -> pixels (`draw_skia`, `draw_pillow`, `finish`); `plan` chooses from the tables of a version
+(`versions`), `captions` tells, `truth` knows. Everything follows from (version, seed, index, split).
 """
 
 from anisora.synthetic.actions import ACTIONS
@@ -11,7 +11,6 @@ from anisora.synthetic.captions import caption
 from anisora.synthetic.clip import SyntheticClip, flows_between, render_clip, render_ids, render_plan
 from anisora.synthetic.parts import RESERVED
 from anisora.synthetic.plan import (
-    CORPUS_VERSION,
     HELD_OUT_SEEDS,
     RESERVED_COMBINATIONS,
     SPLITS,
@@ -22,6 +21,7 @@ from anisora.synthetic.plan import (
 )
 from anisora.synthetic.rig import JOINTS
 from anisora.synthetic.truth import Truth
+from anisora.synthetic.versions import CORPUS_VERSION, VERSIONS
 
 __all__ = [
     "ACTIONS",
@@ -34,6 +34,7 @@ __all__ = [
     "SPLITS",
     "STYLES",
     "TRAIN_SEEDS",
+    "VERSIONS",
     "ClipPlan",
     "SyntheticClip",
     "Truth",

@@ -8,62 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
-from anisora.synthetic.parts import Character
-from anisora.synthetic.pose import Foot, Pose, hop, smoothstep, there_and_back, wave
-
-
-class Person(NamedTuple):
-    """A character in a clip: who it is and what it does there."""
-
-    character: Character
-    action: str
-    emotion: str
-    x: float
-    """Where it is at time 0, in character heights from the middle of the picture."""
-    facing: int
-    """+1 to the right of the picture, -1 to the left."""
-    yaw: float
-    """How far it is turned towards that side; 0 faces the viewer."""
-    tempo: float
-    """1 is the action's usual pace."""
-    phase: float
-    """0 to 1: where in its cycle it starts."""
-    energy: float
-    """1 is the action's usual size."""
-    stride: float
-    """Length of a step on the ground, in character heights."""
-
-
-# name: (smile, brow, wonder, blush, mouth)
-EMOTIONS: dict[str, tuple[float, float, float, float, float]] = {
-    "happy": (0.9, 0.1, 0.25, 0.8, 0.12),
-    "calm": (0.35, 0.0, 0.0, 0.3, 0.0),
-    "excited": (1.0, 0.2, 0.7, 0.8, 0.45),
-    "surprised": (0.0, 0.35, 1.0, 0.2, 0.4),
-    "sad": (-0.7, 0.9, 0.1, 0.0, 0.0),
-    "angry": (-0.6, -1.0, 0.0, 0.2, 0.0),
-    "shy": (0.3, 0.5, 0.1, 1.0, 0.0),
-    "determined": (0.1, -0.55, 0.1, 0.0, 0.0),
-}
+from anisora.synthetic import duets, feelings, handling
+from anisora.synthetic.person import EMOTIONS, Person, arms, ground_speed, mouth_spot, near_hand, profile
+from anisora.synthetic.pose import HANGING, Arm, Pose, bump, hop, keyed, reach, smoothstep, step, there_and_back, wave
 
 RAISED = 2.55
 """Spread of an arm held up beside the head."""
-
-
-def ground_speed(person: Person, rate: float, stance: float) -> float:
-    """Speed over the ground, heights a second, at which a foot that stands does not slip."""
-    return person.stride * rate / stance * math.sin(abs(person.yaw))
-
-
-def step(u: float, stride: float, stance: float, height: float) -> Foot:
-    """A foot at u turns into its cycle: on the ground it moves back at constant speed, then swings forward."""
-    u %= 1.0
-    if u < stance:
-        return stride * (0.5 - u / stance), 0.0, 0.0
-    s = (u - stance) / (1 - stance)
-    return stride * (smoothstep(s) - 0.5), height * math.sin(math.pi * s), 0.0
 
 
 def walk(t: float, p: Person) -> Pose:
@@ -411,6 +362,137 @@ def laugh(t: float, p: Person) -> Pose:
     )
 
 
+def point(t: float, p: Person) -> Pose:
+    """Stretches an arm out to the side, looks there, and points again."""
+    u = (0.8 * p.tempo * t + 0.3 * p.phase) % 1.0
+    out = smoothstep((u - 0.05) / 0.16) * (1 - smoothstep((u - 0.82) / 0.14))
+    again = bump(u, 0.36, 0.44, 0.54) + bump(u, 0.54, 0.62, 0.72)
+    hand = keyed(out, HANGING, (0.0, 0.5, (0.04, -0.05, 0.12)), (0.5, 1.0, (0.22, 0.05, 0.05)))
+    pointing = reach((hand[0] - 0.09 * again, hand[1] + 0.02 * again, hand[2]))
+    resting = (0.0, 0.35 + 0.2 * out, 0.4 * out, -0.6 * out)
+    # Seen from the front, the left arm is on the right of the picture.
+    left = p.facing > 0
+    return Pose(
+        x=p.x,
+        yaw=0.25 * p.yaw,
+        side=p.facing * (0.1 * out - 0.04 * again),
+        head_yaw=p.facing * 0.65 * out,
+        gaze=p.facing * 0.9 * out,
+        tilt=p.facing * 0.05 * out,
+        arm_l=pointing if left else resting,
+        arm_r=resting if left else pointing,
+        finger=("left" if left else "right") if out > 0.5 else "",
+        mouth=0.55 * bump(u, 0.12, 0.24, 0.42) + 0.4 * again,
+        wonder=0.5 * out,
+    )
+
+
+def cry(t: float, p: Person) -> Pose:
+    """Sobs, rubs the eyes, and sheds tears."""
+    sob = abs(wave(t, 0.95 * p.tempo, p.phase))
+    rub = wave(t, 1.5 * p.tempo, p.phase)
+    near, up, forward = mouth_spot(p)
+    left, right = ((near + 0.03 + 0.02 * side * rub, up + 0.1 + 0.03 * side * rub, forward) for side in (1, -1))
+    return Pose(
+        x=p.x,
+        yaw=0.4 * p.yaw,
+        lift=-0.02 + 0.018 * sob,
+        nod=0.12 + 0.1 * sob,
+        lean=0.06 * sob,
+        tilt=0.1 * wave(t, 0.5 * p.tempo, p.phase),
+        stretch=0.97 + 0.04 * sob,
+        arm_l=reach(left, 1.3, 0.9),
+        arm_r=reach(right, 1.3, 0.9),
+        stretch_arms=1.3,
+        before_face=("left", "right"),
+        mouth=0.45 + 0.35 * sob,
+        smile=-1.0,
+        brow=0.9,
+        blink=0.97,
+        tears=1.0,
+        play=1.6,
+    )
+
+
+def sleep(t: float, p: Person) -> Pose:
+    """Sits on the ground and nods off: the head sinks, starts up, and sinks again."""
+    u = (0.6 * p.tempo * t + 0.6 * p.phase) % 1.0
+    sunk = smoothstep(u / 0.66) * (1 - smoothstep((u - 0.72) / 0.07))
+    start = bump(u, 0.72, 0.78, 0.95)
+    breath = wave(t, 0.42, p.phase)
+    return Pose(
+        x=p.x,
+        lift=-0.19 + 0.012 * start,
+        yaw=profile(p, 0.75),
+        lean=-0.08 + 0.28 * sunk,
+        nod=0.1 + 0.6 * sunk - 0.2 * start,
+        tilt=p.facing * 0.22 * sunk,
+        stretch=1 + 0.02 * breath,
+        arm_l=(0.15 + 0.2 * sunk, 0.3, 0.45, -0.4),
+        arm_r=(0.15 + 0.2 * sunk, 0.3, 0.45, -0.4),
+        foot_l=(0.25, 0.05, 0.03),
+        foot_r=(0.22, 0.05, 0.05),
+        blink=1.0 - 0.6 * start,
+        mouth=0.14 + 0.1 * breath + 0.25 * start,
+        smile=0.2,
+        brow=0.2,
+    )
+
+
+def crawl(t: float, p: Person) -> Pose:
+    """Goes on hands and knees."""
+    rate, stance, stride = 1.25 * p.tempo, 0.6, 0.7 * p.stride
+    u = rate * t + p.phase
+    lean = 1.0
+    swing_l, swing_r = (_crawling(u + k, stride, stance) for k in (0.5, 0.0))
+    foot_l, foot_r = (step(u + k, stride, stance, 0.05) for k in (0.0, 0.5))
+    return Pose(
+        x=p.x + p.facing * 0.7 * ground_speed(p, rate, stance) * t,
+        lift=-0.115 + 0.006 * math.cos(4 * math.pi * u),
+        yaw=p.yaw,
+        lean=lean,
+        nod=-0.3 + 0.05 * math.sin(4 * math.pi * u),
+        tilt=-0.25 * p.facing + 0.05 * math.sin(2 * math.pi * u),
+        arm_l=swing_l,
+        arm_r=swing_r,
+        foot_l=(foot_l[0] - 0.2, 0.03 + foot_l[1], 0.02),
+        foot_r=(foot_r[0] - 0.2, 0.03 + foot_r[1], 0.02),
+    )
+
+
+def _crawling(u: float, stride: float, stance: float) -> Arm:
+    """An arm that goes like a foot, under a torso that lies forward."""
+    forward, up, _ = step(u, stride, stance, 0.05)
+    return 1.0 + 4.0 * forward, 0.1, 3.0 * up, 0.0
+
+
+def yawn(t: float, p: Person) -> Pose:
+    """Stretches and yawns, a hand before the mouth."""
+    u = (0.55 * p.tempo * t + 0.5 * p.phase) % 1.0
+    wide = smoothstep((u - 0.05) / 0.22) * (1 - smoothstep((u - 0.55) / 0.16))
+    near, up, forward = mouth_spot(p)
+    long = 1 + 0.3 * wide
+    hand = keyed(wide, HANGING, (0.0, 1.0, (near + 0.02, up + 0.05, forward)))
+    high = keyed(wide, HANGING, (0.0, 1.0, (0.1, 0.2, -0.02)))
+    return Pose(
+        x=p.x,
+        yaw=0.4 * p.yaw,
+        lean=-0.1 * wide,
+        nod=-0.3 * wide,
+        tilt=0.12 * p.facing * wide,
+        stretch=1 + 0.04 * wide,
+        stretch_arms=long,
+        **arms(p, hand, high, long),
+        before_face=(near_hand(p),),
+        mouth=1.05 * wide,
+        smile=0.1,
+        blink=max(0.45, wide),
+        brow=0.5 * wide,
+        wonder=0.5 * wide,
+        play=1.2,
+    )
+
+
 Action = Callable[[float, Person], Pose]
 
 ACTIONS: dict[str, Action] = {
@@ -433,10 +515,28 @@ ACTIONS: dict[str, Action] = {
     "bounce_ball": bounce_ball,
     "look_around": look_around,
     "laugh": laugh,
+    "point": point,
+    "cry": cry,
+    "sleep": sleep,
+    "crawl": crawl,
+    "yawn": yawn,
+    "eat": handling.eat,
+    "drink": handling.drink,
+    "push": handling.push,
+    "throw": handling.throw,
+    "pick_up": handling.pick_up,
+    "fight": duets.fight,
+    "hug": duets.hug,
+    "high_five": duets.high_five,
+    "blink": feelings.blink,
+    "surprise": feelings.surprise,
+    "brighten": feelings.brighten,
+    "sadden": feelings.sadden,
+    "anger": feelings.anger,
 }
 """Every action by name."""
 
-TRAVELLING = ("walk", "run", "skip")
+TRAVELLING = ("walk", "run", "skip", "crawl", "push")
 """Actions that cross the ground."""
 
 

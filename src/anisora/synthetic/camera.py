@@ -16,6 +16,7 @@ FRAMINGS: dict[str, tuple[float, float, float, float]] = {
     "full": (1.18, 1.36, 0.0, 0.43),
     "half": (0.78, 0.92, 0.6, 0.0),
     "close": (0.64, 0.76, 0.7, 0.0),
+    "face": (0.47, 0.57, 0.755, 0.0),
 }
 
 
@@ -32,6 +33,13 @@ class View(NamedTuple):
     phase: float
     follow: float
     """Speed of who is followed, heights a second; 0 if nobody is."""
+    middle_x: float = 0.0
+    """Where the middle of the picture is, in character heights; the subject is around 0."""
+
+    @property
+    def move(self) -> str:
+        """The camera's move as captions tell it: a pan after somebody follows."""
+        return "follow" if self.camera == "pan" and self.follow else self.camera
 
 
 def offset(view: View, t: float) -> tuple[float, float, float]:
@@ -60,6 +68,6 @@ def matrix(view: View, t: float, depth: float, width_px: int, height_px: int) ->
     x, y, zoom = offset(view, t)
     scale = height_px / view.height * zoom**depth
     return (
-        scale, 0.0, width_px / 2 - scale * depth * x,
+        scale, 0.0, width_px / 2 - scale * depth * x - scale * view.middle_x,
         0.0, scale, height_px / 2 - scale * (view.middle_y + depth * y),
     )  # fmt: skip

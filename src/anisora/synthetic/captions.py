@@ -1,12 +1,19 @@
-"""Says a plan in English, in many ways: one plan kind has thousands of wordings."""
+"""Says a plan in words, in many ways: one plan kind has thousands of wordings. English is here, Chinese in
+`captions_chinese`."""
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
-from anisora.synthetic.actions import Person
-from anisora.synthetic.parts import PALETTES, Character
+from anisora.synthetic.captions_chinese import chinese
+from anisora.synthetic.duets import is_duet
+from anisora.synthetic.handling import food_of
+from anisora.synthetic.parts import PALETTES, Character, Pick, choose, picker
+from anisora.synthetic.person import Person
 from anisora.synthetic.plan import ClipPlan
+from anisora.synthetic.versions import VERSIONS
 
 # Third person, present; every phrase has a stem of its action in it or a plain synonym (tests hold the list).
 ACTION_PHRASES: dict[str, tuple[str, ...]] = {
@@ -29,13 +36,59 @@ ACTION_PHRASES: dict[str, tuple[str, ...]] = {
     "bounce_ball": ("bounces a ball", "is bouncing a ball", "plays with a bouncing ball", "dribbles a red ball"),
     "look_around": ("looks around", "is looking around", "looks left and right, searching"),
     "laugh": ("laughs", "is laughing", "bursts out laughing", "laughs out loud"),
+    "point": (
+        "points {side}",
+        "is pointing {side}",
+        "stretches out an arm and points {side}",
+        "points a finger {side}",
+    ),
+    "cry": ("cries", "is crying", "sobs and rubs the eyes", "bursts into tears", "weeps"),
+    "sleep": ("sleeps sitting", "is asleep on the ground", "nods off", "dozes off, head sinking", "falls asleep"),
+    "crawl": ("crawls {side}", "is crawling {side}", "crawls {side} on hands and knees", "goes on all fours {side}"),
+    "yawn": ("yawns", "is yawning", "stretches and yawns", "gives a big yawn"),
+    "eat": ("eats {food}", "is eating {food}", "takes a bite of {food}", "bites into {food} and chews"),
+    "drink": ("drinks", "is drinking from a cup", "drinks from a cup", "lifts a cup and drinks"),
+    "push": (
+        "pushes a box {side}",
+        "is pushing a heavy box {side}",
+        "pushes a crate {side}",
+        "leans into a box and pushes",
+    ),
+    "throw": ("throws a ball {side}", "is throwing a ball", "winds up and throws a ball", "hurls a ball {side}"),
+    "pick_up": (
+        "picks up a ball",
+        "is picking up a ball",
+        "bends down and picks up a ball",
+        "lifts a ball off the ground",
+    ),
+    "fight": ("fights {other}", "is fighting {other}", "trades blows with {other}", "is in a fist fight with {other}"),
+    "hug": ("hugs {other}", "is hugging {other}", "opens both arms and hugs {other}", "gives {other} a hug"),
+    "high_five": ("gives {other} a high five", "is high-fiving {other}", "jumps up for a high five with {other}"),
+    "blink": ("blinks", "is blinking", "blinks slowly", "closes and opens the eyes"),
+    "surprise": (
+        "is suddenly surprised",
+        "gasps in surprise",
+        "gets a surprise, eyes wide",
+        "looks startled all at once",
+    ),
+    "brighten": ("cheers up", "goes from sad to happy", "is sad, then smiles", "breaks into a smile"),
+    "sadden": ("becomes sad", "goes from happy to sad", "is happy, then close to tears", "stops smiling and looks sad"),
+    "anger": ("gets angry", "becomes angry", "frowns, growing angry", "is calm, then angry"),
 }
+
+_FOOD = {"rice ball": "a rice ball", "apple": "an apple", "sandwich": "a sandwich"}
 
 _STYLE = {
     "flat": ("flat colors", "a flat vector look", "flat cartoon style", "simple flat shading"),
     "line": ("line art", "ink outlines", "a hand-inked line drawing style", "pale colors with ink lines"),
     "cel": ("cel shading", "anime cel style", "cel-shaded animation", "classic cel animation style"),
     "painted": ("a painted look", "soft painted shading", "storybook painting style", "soft painterly colors"),
+}
+
+_PAPER = {
+    "rough": ("", " on rough paper", " with paper grain"),
+    "canvas": ("", " on canvas", " with a canvas texture"),
+    "hatching": ("", " in crayon", " with pencil hatching"),
 }
 
 _CAMERA = {
@@ -90,6 +143,7 @@ _FRAMING = {
     "full": ("full body", "full shot", "seen from head to toe"),
     "half": ("medium shot", "half body", "seen from the waist up"),
     "close": ("close-up", "close-up of the face", "face close-up"),
+    "face": ("extreme close-up", "the face fills the picture", "a close shot of the face alone"),
 }
 
 _HAIR = {
@@ -118,39 +172,56 @@ _TEMPLATES = (
 
 
 def caption(plan: ClipPlan, variant: int = 0) -> str:
-    """One wording of the plan; other variants word it otherwise."""
-    rng = np.random.default_rng(np.random.SeedSequence((plan.rng_seed, 7, variant)))
+    """One wording of the plan, in one of the languages of its version; other variants word it otherwise."""
+    languages = VERSIONS[plan.version].languages
+    language_rng, rng = (np.random.default_rng(np.random.SeedSequence((plan.rng_seed, k, variant))) for k in (8, 7))
+    return _LANGUAGES[choose(language_rng, languages, tuple(languages.values()))](plan, rng)
 
-    def pick(options: tuple[str, ...]) -> str:
-        return options[int(rng.integers(len(options)))]
 
+def mirrored(text: str) -> str:
+    """The caption of the clip seen in a mirror: left and right have changed places, in whichever language it is."""
+    return re.sub(r"\b(?:left|right)\b|左右|左|右", lambda found: _MIRRORED[found[0]], text)
+
+
+# 左右 is both sides, in this order only.
+_MIRRORED = {"left": "right", "right": "left", "左": "右", "右": "左", "左右": "左右"}
+
+
+def english(plan: ClipPlan, rng: np.random.Generator) -> str:
+    """One wording of the plan in English."""
+    pick = picker(rng)
     first, *others = plan.people
-    does = _does(first, pick)
-    if others:
-        does += f", while {_who(others[0], pick)} {_does(others[0], pick)}"
+    if is_duet(first.action):
+        does = _does(first, pick, _who(others[0], pick))
+    else:
+        does = _does(first, pick)
+        if others:
+            does += f", while {_who(others[0], pick)} {_does(others[0], pick)}"
     mood = pick(_MOOD[plan.mood]) if plan.background != "night city" else ""
     where = pick(_PLACE[plan.background]) + (f" {mood}" if mood and rng.random() < 0.7 else "")
     extras = f" {pick(_ITEM[plan.item])}" if plan.item in _ITEM else ""
     extras += f", {pick(_EFFECT[plan.effect])}" if plan.effect else ""
-    move = "follow" if plan.view.camera == "pan" and plan.view.follow else plan.view.camera
     text = pick(_TEMPLATES).format(
         who=_who(first, pick),
         does=does,
         where=where,
         extras=extras,
-        style=pick(_STYLE[plan.style]),
-        camera=pick(_CAMERA[move]),
+        style=pick(_STYLE[plan.style]) + (pick(_PAPER[plan.finish.paper]) if plan.finish.paper in _PAPER else ""),
+        camera=pick(_CAMERA[plan.view.move]),
         framing=pick(_FRAMING[plan.framing]),
     )
     return text[0].upper() + text[1:]
 
 
-def _does(person: Person, pick) -> str:  # type: ignore[no-untyped-def]
+_LANGUAGES = {"en": english, "zh": chinese}
+
+
+def _does(person: Person, pick: Pick, other: str = "") -> str:
     side = "to the right" if person.facing > 0 else "to the left"
-    return pick(ACTION_PHRASES[person.action]).format(side=side)
+    return pick(ACTION_PHRASES[person.action]).format(side=side, food=_FOOD[food_of(person)], other=other)
 
 
-def _who(person: Person, pick) -> str:  # type: ignore[no-untyped-def]
+def _who(person: Person, pick: Pick) -> str:
     c = person.character
     mood = person.emotion if person.emotion != "calm" else pick(("", "calm"))
     kind = {"girl": ("girl", "young girl", "little girl"), "boy": ("boy", "young boy", "little boy")}.get(

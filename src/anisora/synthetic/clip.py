@@ -6,14 +6,17 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from anisora.errors import BadConfig, MissingExtra
 from anisora.synthetic.captions import caption
+from anisora.synthetic.finish import finished
 from anisora.synthetic.plan import DRAWING_RATES, ClipPlan, plan_clip
-from anisora.synthetic.scene import Scene
+from anisora.synthetic.scene import Moment, Scene
 from anisora.synthetic.truth import Truth, flow_HW2, ids_HW, truth
+from anisora.synthetic.versions import CORPUS_VERSION
 
 BACKENDS = {
     "skia": ("skia", "anisora.synthetic.draw_skia", "SkiaBackend"),
@@ -52,12 +55,13 @@ def render_clip(
     size_px: tuple[int, int] = (96, 96),
     truth: bool = False,
     backend: str | None = None,
+    version: int = CORPUS_VERSION,
 ) -> SyntheticClip:
     """Clip `index` of a seed. Frames sample one continuous story: 17 at 8 fps are every second of 33 at 16 fps.
 
     `size_px` is (width, height). `truth` adds the answer key. `backend` is "skia" or "pillow", by default the first of
-    them that is installed. Raises BadConfig for a size, length, rate, split or seed that cannot be, MissingExtra for a
-    backend that is not installed.
+    them that is installed. Raises BadConfig for a size, length, rate, split, seed or version that cannot be, MissingExtra
+    for a backend that is not installed.
     """
     fps = Fraction(fps)
     if n_frames < 1 or fps <= 0 or min(size_px) < 8:
@@ -66,7 +70,7 @@ def render_clip(
             got=f"{n_frames} frames at {fps} fps of {size_px[0]}x{size_px[1]}",
             expected="at least 1 frame, a rate above 0, 8x8 pixels or more",
         )
-    return render_plan(plan_clip(seed, index, split), n_frames, fps, size_px, truth, backend)
+    return render_plan(plan_clip(seed, index, split, version), n_frames, fps, size_px, truth, backend)
 
 
 def render_plan(
@@ -82,7 +86,7 @@ def render_plan(
     scene = Scene(plan, *size_px)
     moments = [scene.moment(i, i / fps) for i in range(n_frames + with_truth)]
     return SyntheticClip(
-        video_THWC=np.stack([painter.draw(m.frame) for m in moments[:n_frames]]),
+        video_THWC=_pictures(painter, plan, moments[:n_frames]),
         fps=fps,
         caption=caption(plan),
         action=plan.action,
@@ -94,6 +98,12 @@ def render_plan(
     )
 
 
+def _pictures(painter: Any, plan: ClipPlan, moments: list[Moment]) -> np.ndarray:
+    """The frames, uint8 [T, H, W, 3], drawn and finished."""
+    rng = np.random.default_rng(np.random.SeedSequence((plan.rng_seed, 6)))
+    return finished(np.stack([painter.draw(m.frame) for m in moments]), plan.finish, plan.mood, rng)
+
+
 def flows_between(
     seed: int,
     index: int,
@@ -103,11 +113,12 @@ def flows_between(
     fps: Fraction | int = 8,
     size_px: tuple[int, int] = (96, 96),
     backend: str | None = None,
+    version: int = CORPUS_VERSION,
 ) -> np.ndarray:
     """Exact flow of clip `index` between any two frames: float32 [pairs, H, W, 2], for each pixel of a pair's first frame
     how far away (x, y in px) in its second frame lies what it shows, in view there or not."""
     painter = _backend(backend)(*size_px)
-    scene = Scene(plan_clip(seed, index, split), *size_px)
+    scene = Scene(plan_clip(seed, index, split, version), *size_px)
     moments = {t: scene.moment(t, t / Fraction(fps)) for t in sorted({t for pair in pairs for t in pair})}
     owners = {t: painter.owners(moments[t].frame) for t in {t for t, _ in pairs}}
     return np.stack([flow_HW2(owners[t], moments[t], moments[to]) for t, to in pairs]).astype(np.float32)
@@ -132,4 +143,4 @@ def render_ids(
     scene = Scene(plan, *size_px)
     moments = [scene.moment(t, t / Fraction(fps)) for t in range(n_frames)]
     ids_THW = np.stack([ids_HW(painter.owners(m.frame), m) for m in moments])
-    return np.stack([painter.draw(m.frame) for m in moments]), ids_THW
+    return _pictures(painter, plan, moments), ids_THW

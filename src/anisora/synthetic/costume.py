@@ -10,7 +10,7 @@ from anisora.synthetic.display import Color, Pen, Prim, mix
 from anisora.synthetic.parts import COLORS, PALETTES, SKINS, Character
 from anisora.synthetic.rig import Point, Skeleton
 
-WHITE, INK = (255, 255, 255), (44, 34, 52)
+WHITE, INK, TEAR = (255, 255, 255), (44, 34, 52), (170, 218, 250)
 
 
 class Looks:
@@ -65,6 +65,8 @@ def _is_away(s: Skeleton) -> bool:
 
 def _arm_is_behind(s: Skeleton, side: str) -> bool:
     """An arm on the far side, or swung back, is drawn before the torso."""
+    if side in s.pose.before_face:
+        return False
     left = 1 if side == "left" else -1
     depth = -left * math.sin(s.pose.yaw) * 0.12 + s.depths[f"{side}_arm"] * math.cos(s.pose.yaw)
     return depth < -0.03 or s.joints[f"{side}_elbow"][1] < s.joints[f"{side}_shoulder"][1]
@@ -80,6 +82,8 @@ def _flat(*points: Point) -> tuple[float, ...]:
 def _arm(c: Character, s: Skeleton, pen: Pen, looks: Looks, side: str, far: bool) -> None:
     shoulder, elbow, hand = (s.joints[f"{side}_{part}"] for part in ("shoulder", "elbow", "hand"))
     dim = 0.16 if far else 0.0
+    if s.pose.finger == side:
+        _finger(pen, mix(looks.skin, (60, 30, 80), dim), elbow, hand)
     skin, sleeve = mix(looks.skin, (60, 30, 80), dim), mix(looks.sleeve, (50, 30, 80), dim)
     if c.outfit in ("hoodie", "coat", "robe", "school uniform"):
         pen.oval(f"hand_{side}", *hand, 0.04, 0.04, skin)
@@ -89,6 +93,12 @@ def _arm(c: Character, s: Skeleton, pen: Pen, looks: Looks, side: str, far: bool
     pen.add("stroke", f"arm_{side}", _flat(shoulder, elbow, hand), skin, 0.062)
     pen.oval(f"hand_{side}", *hand, 0.038, 0.038, skin, plain=True)
     pen.add("stroke", f"sleeve_{side}", _flat(shoulder, _between(shoulder, elbow, 0.55)), sleeve, 0.085)
+
+
+def _finger(pen: Pen, skin: Color, elbow: Point, hand: Point) -> None:
+    """The index finger, along the forearm."""
+    length = max(math.hypot(hand[0] - elbow[0], hand[1] - elbow[1]), 1e-3)
+    pen.add("stroke", "finger", _flat(hand, _between(elbow, hand, 1 + 0.075 / length)), skin, 0.028)
 
 
 def _between(p: Point, q: Point, u: float) -> Point:
@@ -257,6 +267,10 @@ def _face(c: Character, s: Skeleton, pen: Pen, looks: Looks) -> None:
             _cheek_eye_brow(c, s, pen, looks, side, lon)
     if _is_seen(0.0, s):
         _mouth(c, s, pen, looks)
+    if s.pose.tears:
+        for side, lon in (("l", 0.45), ("r", -0.45)):
+            if _is_seen(lon, s):
+                _tears(s, pen, side, lon)
 
 
 FRINGES: dict[str, tuple[float, ...]] = {
@@ -339,11 +353,12 @@ def _lash(s: Skeleton, pen: Pen, side: str, a: float, b: float, narrow: float, w
     """The upper eyelid; it comes down when the eye closes and ends as a smiling line."""
     shut = s.pose.blink
     top, end = -h + 0.14 * shut, 0.5 * -h + 0.02 * shut
+    rounder = 0.05 * shut * min(s.pose.play - 1, 1.0)
     points = [s.on_head(a - w * 1.1 * narrow, b + end), s.on_head(a, b + top - 0.02 + 0.1 * shut)]
     points += [s.on_head(a + w * 1.1 * narrow, b + end)]
     mid_l, mid_r = (
-        s.on_head(a - w * 0.66 * narrow, b + 0.28 * end + 0.72 * top),
-        s.on_head(a + w * 0.66 * narrow, b + 0.28 * end + 0.72 * top),
+        s.on_head(a - w * 0.66 * narrow, b + 0.28 * end + 0.72 * top + rounder),
+        s.on_head(a + w * 0.66 * narrow, b + 0.28 * end + 0.72 * top + rounder),
     )
     pen.mark("stroke", f"lash_{side}", _flat(points[0], mid_l, points[1], mid_r, points[2]), INK, s.head_r * 0.075)
 
@@ -353,7 +368,7 @@ def _brow(
 ) -> None:
     out = 1 if lon > 0 else -1
     up = -0.43 - 0.12 * s.pose.wonder
-    slope = 0.1 * s.pose.brow
+    slope = 0.1 * s.pose.brow * s.pose.play
     inner = s.on_head(a - out * 0.15 * narrow, b + up - slope)
     outer = s.on_head(a + out * 0.17 * narrow, b + up + slope)
     mid = s.on_head(a + out * 0.02 * narrow, b + up - 0.035)
@@ -361,12 +376,24 @@ def _brow(
     pen.mark("stroke", f"brow_{side}", _flat(inner, mid, outer), color, s.head_r * 0.055)
 
 
+def _tears(s: Skeleton, pen: Pen, side: str, lon: float) -> None:
+    """What wells up under an eye, and drops that run down from it; each grows where it starts and is gone where it ends."""
+    a, b = _ball(lon, -0.12, s)
+    r, tears = s.head_r, s.pose.tears
+    pen.oval(f"well_{side}", *s.on_head(a, b + 0.19), 0.17 * r * tears, 0.055 * r * tears, TEAR, plain=True)
+    for k in range(3):
+        u = (0.9 * s.time_s + k / 3 + (0.17 if lon > 0 else 0.0)) % 1.0
+        x, y = s.on_head(a * (1 + 0.25 * u), b + 0.22 + 0.75 * u)
+        size = 0.1 * r * tears * math.sin(math.pi * u) + 1e-4
+        pen.oval(f"tear_{side}{k}", x, y, 0.75 * size, size, TEAR, plain=True)
+
+
 def _mouth(c: Character, s: Skeleton, pen: Pen, looks: Looks) -> None:
     pose = s.pose
     a, b = _ball(0.0, -0.62 if not c.is_animal else -0.52, s)
     narrow = 0.2 + 0.8 * max(math.cos(s.head_yaw), 0.0)
-    wide = (0.16 + 0.07 * max(pose.smile, 0.0) - 0.03 * pose.mouth) * narrow
-    bend = 0.075 * pose.smile * (1 - 0.5 * pose.mouth)
+    wide = (0.16 + 0.07 * max(pose.smile, 0.0) - 0.03 * pose.mouth) * narrow * (1 + 0.3 * (pose.play - 1))
+    bend = 0.075 * pose.smile * (1 - 0.5 * pose.mouth) * pose.play
     open_ = 0.02 + 0.26 * pose.mouth
     upper = [s.on_head(a + wide * u, b + bend * (1 - 2 * u * u) - 0.15 * open_) for u in (-1, -0.5, 0, 0.5, 1)]
     lower = [

@@ -5,7 +5,7 @@ Every table is a plain tuple or dict; names double as caption words. RESERVED pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,8 +70,10 @@ KINDS = ("girl", "boy", "cat", "bear", "rabbit", "fox", "dog")
 ANIMALS = ("cat", "bear", "rabbit", "fox", "dog")
 EXTRAS = ("none", "cape", "scarf", "hat", "cat ears", "ribbon", "glasses", "backpack")
 EYES = ("big", "round", "dot", "sleepy")
-BUILDS = {"tiny": 0.255, "small": 0.24, "slim": 0.215}
+BUILDS = {"tiny": 0.255, "small": 0.24, "slim": 0.215, "tall": 0.165}
 """Head radius as a part of the character's height."""
+LEGS = {"tall": 0.36}
+"""Length of a leg in character heights where it is not the usual one (`pose.LEG`); arms are longer by the square root."""
 
 RESERVED: dict[str, tuple[str, ...]] = {
     "palette": ("lagoon", "rose", "dusk"),
@@ -121,7 +123,17 @@ def choose(rng: np.random.Generator, names: Iterable[str], weights: Sequence[flo
     return names[-1]
 
 
-def draw_character(rng: np.random.Generator, with_reserved: bool) -> Character:
+Pick = Callable[[tuple[str, ...]], str]
+
+
+def picker(rng: np.random.Generator) -> Pick:
+    """What chooses one of several wordings with the next draw."""
+    return lambda options: options[int(rng.integers(len(options)))]
+
+
+def draw_character(
+    rng: np.random.Generator, with_reserved: bool, builds: Sequence[str] = ("tiny", "small", "slim")
+) -> Character:
     """A character; reserved parts only if `with_reserved`, and then as often as others."""
 
     def part(table: str, names: Iterable[str], weights: Sequence[float] | None = None) -> str:
@@ -140,7 +152,7 @@ def draw_character(rng: np.random.Generator, with_reserved: bool) -> Character:
         outfit=part("outfit", outfits),
         extra="none" if kind in ANIMALS and extra == "cat ears" else extra,
         eyes=choose(rng, EYES, (0.45, 0.25, 0.18, 0.12)),
-        build=choose(rng, BUILDS),
+        build=choose(rng, builds),
         palette=part("palette", PALETTES),
         skin=choose(rng, SKINS),
         eye_color=choose(rng, ("brown", "blue", "green", "purple", "crimson", "teal", "orange")),

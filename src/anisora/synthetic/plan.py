@@ -1,4 +1,4 @@
-"""Chooses everything about a clip from (seed, index, split), before a single pixel: who, what, where, how drawn.
+"""Chooses everything about a clip from (version, seed, index, split), before a single pixel: who, what, where, how drawn.
 
 The splits are laws kept here. "train" and "seen" share one distribution: no RESERVED combination of action, style and
 camera, no reserved character part. "reserved" clips hold one or the other. Training and held-out seeds never
@@ -14,14 +14,17 @@ from fractions import Fraction
 import numpy as np
 
 from anisora.errors import BadConfig
-from anisora.synthetic.actions import ACTIONS, EMOTIONS, TRAVELLING, Person, travel_speed
+from anisora.synthetic.actions import ACTIONS, TRAVELLING, travel_speed
 from anisora.synthetic.camera import CAMERAS, FRAMINGS, View
-from anisora.synthetic.parts import choose, draw_character
+from anisora.synthetic.duets import PLACES, is_duet
+from anisora.synthetic.finish import Finish, draw_finish
+from anisora.synthetic.parts import BUILDS, choose, draw_character
+from anisora.synthetic.person import EMOTIONS, Person
 from anisora.synthetic.scenery import BACKGROUNDS, MOODS
 from anisora.synthetic.things import EFFECTS
+from anisora.synthetic.versions import CORPUS_VERSION, VERSIONS
 
-CORPUS_VERSION = 2
-"""Part of every seed. The pixels of a version never change."""
+Builds = tuple[str, ...]
 
 TRAIN_SEEDS = range(1000)
 HELD_OUT_SEEDS = range(1000, 2**31)
@@ -31,29 +34,25 @@ STYLES = ("flat", "line", "cel", "painted")
 # On ones nothing is held; twos and threes are counted at film speed, 24 frames a second.
 DRAWING_RATES: dict[str, Fraction | None] = {"ones": None, "twos": Fraction(12), "threes": Fraction(8)}
 
-# How often an action comes; the rest once.
-_WEIGHTS = {
-    "walk": 3,
-    "run": 2.5,
-    "jump": 2,
-    "dance": 2,
-    "wave": 1.5,
-    "talk": 1.5,
-    "cheer": 1.5,
-    "turn": 1.5,
-    "skip": 1.5,
-}
 # Lively actions, held back: two seconds at 8 frames a second must still read from drawing to drawing.
 _PACE = {"dance": 0.65, "jump": 0.75, "cheer": 0.65, "run": 0.75, "skip": 0.8, "shake_head": 0.8}
-# Actions that still read when only the upper body or the face is seen.
-_NEAR = {
-    "talk": ("half", "close"),
-    "nod": ("half", "close"),
-    "shake_head": ("half", "close"),
-    "laugh": ("half", "close"),
-}
-_NEAR |= {name: ("half", "full") for name in ("wave", "clap", "look_around", "turn", "cheer", "bow", "dance", "spin")}
 _TOGETHER = ("talk", "wave", "nod", "clap", "cheer", "laugh", "shake_head", "dance", "bow", "jump")
+
+# The thing that an action is done with, or that it leaves in the air.
+_THINGS = {
+    "bounce_ball": "ball", "eat": "food", "drink": "cup", "push": "crate", "throw": "thrown ball", "pick_up": "picked ball",
+    "fight": "blows", "high_five": "spark", "sleep": "snooze",
+}  # fmt: skip
+# How far from the middle somebody stands who needs room on the side it faces, in character heights.
+_ROOM = {"push": 0.3, "throw": 0.28, "pick_up": 0.1, "point": 0.06}
+# Feelings that suit an action; a face that changes starts from none.
+_GLAD = ("dance", "cheer", "clap", "laugh", "skip", "wave", "spin")
+_FEELINGS = {
+    "eat": ("happy", "calm"), "drink": ("happy", "calm"), "push": ("determined", "calm"), "cry": ("sad",),
+    "sleep": ("calm",), "yawn": ("calm",), "fight": ("angry", "determined"), "hug": ("happy", "calm"),
+    "high_five": ("happy", "excited"), "blink": ("calm", "happy"), "surprise": ("calm",), "brighten": ("calm",),
+    "sadden": ("calm",), "anger": ("calm",),
+}  # fmt: skip
 
 
 def _is_reserved(action: str, style: str, camera: str) -> bool:
@@ -69,6 +68,7 @@ RESERVED_COMBINATIONS = frozenset((a, s, c) for a in ACTIONS for s in STYLES for
 class ClipPlan:
     """Everything chosen about a clip."""
 
+    version: int
     seed: int
     index: int
     split: str
@@ -81,6 +81,7 @@ class ClipPlan:
     item: str | None
     effect: str | None
     drawing: str
+    finish: Finish
     rng_seed: int
     """For what is only decoration: where trees stand, which words a caption uses."""
 
@@ -103,17 +104,17 @@ class ClipPlan:
         return any(p.character.has_reserved_part() for p in self.people)
 
 
-def plan_clip(seed: int, index: int, split: str = "train") -> ClipPlan:
-    """The plan of clip `index` of a seed: the same arguments give the same plan.
+def plan_clip(seed: int, index: int, split: str = "train", version: int = CORPUS_VERSION) -> ClipPlan:
+    """The plan of clip `index` of a seed in a version of the corpus: the same arguments give the same plan.
 
-    Raises BadConfig for an unknown split, a negative index, or a training clip asked of a held-out seed (and the
-    reverse for "seen").
+    Raises BadConfig for an unknown version or split, a negative index, or a training clip asked of a held-out seed (and
+    the reverse for "seen").
     """
-    _check(seed, index, split)
-    rng = np.random.default_rng(np.random.SeedSequence((CORPUS_VERSION, seed, index, SPLITS[split])))
+    _check(seed, index, split, version)
+    rng = np.random.default_rng(np.random.SeedSequence((version, seed, index, SPLITS[split])))
     by_part = split == "reserved" and rng.random() < 0.5
     while True:
-        plan = _draw(rng, seed, index, split, by_part)
+        plan = _draw(rng, version, seed, index, split, by_part)
         has_combination = bool(plan.combinations & RESERVED_COMBINATIONS)
         if split != "reserved" and not plan.is_reserved:
             return plan
@@ -122,7 +123,10 @@ def plan_clip(seed: int, index: int, split: str = "train") -> ClipPlan:
             return plan
 
 
-def _check(seed: int, index: int, split: str) -> None:
+def _check(seed: int, index: int, split: str, version: int) -> None:
+    if version not in VERSIONS:
+        known = " or ".join(map(str, VERSIONS))
+        raise BadConfig("unknown version of the corpus", got=version, expected=known, hint=str(CORPUS_VERSION))
     if split not in SPLITS:
         raise BadConfig("unknown split", got=split, expected=" or ".join(SPLITS), hint="train")
     if index < 0 or seed < 0:
@@ -143,38 +147,58 @@ def _check(seed: int, index: int, split: str) -> None:
         )
 
 
-def _draw(rng: np.random.Generator, seed: int, index: int, split: str, with_reserved: bool) -> ClipPlan:
-    names = tuple(ACTIONS)
-    action = choose(rng, names, [_WEIGHTS.get(name, 1.0) for name in names])
+def _draw(rng: np.random.Generator, version: int, seed: int, index: int, split: str, with_reserved: bool) -> ClipPlan:
+    drawn = VERSIONS[version]
+    action = choose(rng, drawn.actions, tuple(drawn.actions.values()))
     style = choose(rng, STYLES, (0.22, 0.2, 0.36, 0.22))
     camera = choose(rng, CAMERAS, (0.58, 0.16, 0.07, 0.07, 0.06, 0.06))
-    together = action in _TOGETHER and rng.random() < 0.24
-    framing = "full" if together else choose(rng, _NEAR.get(action, ("full",)))
-    people = _two(rng, action, with_reserved) if together else (_person(rng, action, camera, with_reserved),)
+    together = is_duet(action) or (action in _TOGETHER and rng.random() < 0.24)
+    framing = "full" if together else choose(rng, drawn.framings.get(action, ("full",)))
+    people = _cast(rng, action, camera, together, with_reserved, drawn.builds)
     background = choose(rng, BACKGROUNDS)
+    view = _view(rng, people, framing, camera)
+    mood = _mood(rng, background)
+    item = _item(rng, action, together, framing)
+    effect = _effect(rng, action, background)
+    drawing = choose(rng, DRAWING_RATES, (0.6, 0.12, 0.28))
+    rng_seed = int(rng.integers(2**31))
+    finish = draw_finish(np.random.default_rng(np.random.SeedSequence((rng_seed, 5))), drawn)
+    aside = 0.0 if together else finish.aside * view.height
     return ClipPlan(
+        version=version,
         seed=seed,
         index=index,
         split=split,
         style=style,
         people=people,
         framing=framing,
-        view=_view(rng, people, framing, camera),
+        view=view._replace(middle_x=-aside),
         background=background,
-        mood=_mood(rng, background),
-        item=_item(rng, action, together, framing),
-        effect=_effect(rng, action, background),
-        drawing=choose(rng, DRAWING_RATES, (0.6, 0.12, 0.28)),
-        rng_seed=int(rng.integers(2**31)),
+        mood=mood,
+        item=item,
+        effect=effect,
+        drawing=drawing,
+        finish=finish,
+        rng_seed=rng_seed,
     )
 
 
-def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: bool) -> Person:
+def _cast(
+    rng: np.random.Generator, action: str, camera: str, together: bool, with_reserved: bool, builds: Builds
+) -> tuple[Person, ...]:
+    if is_duet(action):
+        return _duet(rng, action, with_reserved, builds)
+    if together:
+        return _two(rng, action, with_reserved, builds)
+    return (_person(rng, action, camera, with_reserved, builds),)
+
+
+def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: bool, builds: Builds) -> Person:
     # Followed by the camera one may take long steps; otherwise two seconds must fit into the picture.
     longest = 0.235 if camera == "pan" else {"run": 0.115, "skip": 0.165}.get(action, 0.215)
     facing = 1 if rng.random() < 0.5 else -1
     person = Person(
-        character=draw_character(rng, with_reserved),
+        character=draw_character(rng, with_reserved, builds),
         action=action,
         emotion=_emotion(rng, action),
         x=0.0,
@@ -186,21 +210,22 @@ def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: b
         stride=float(rng.uniform(0.8, 1.0)) * longest,
     )
     # In the middle of the picture in the middle of the two seconds.
-    return person._replace(x=-travel_speed(person))
+    return person._replace(x=-(travel_speed(person) + facing * _ROOM.get(action, 0.0)))
 
 
 def _emotion(rng: np.random.Generator, action: str) -> str:
-    glad = ("dance", "cheer", "clap", "laugh", "skip", "wave", "spin")
-    if action in glad:
+    if action in _FEELINGS:
+        return choose(rng, _FEELINGS[action])
+    if action in _GLAD:
         return choose(rng, ("happy", "excited", "calm"), (0.5, 0.35, 0.15))
     return choose(rng, EMOTIONS, (0.3, 0.22, 0.1, 0.1, 0.08, 0.06, 0.07, 0.07))
 
 
-def _two(rng: np.random.Generator, action: str, with_reserved: bool) -> tuple[Person, ...]:
+def _two(rng: np.random.Generator, action: str, with_reserved: bool, builds: Builds) -> tuple[Person, ...]:
     """Two who stand side by side, turned towards each other."""
     other = choose(rng, _TOGETHER)
-    left = _person(rng, action, "static", with_reserved)
-    right = _person(rng, other, "static", with_reserved)
+    left = _person(rng, action, "static", with_reserved, builds)
+    right = _person(rng, other, "static", with_reserved, builds)
     apart = float(rng.uniform(0.27, 0.32))
     return (
         left._replace(x=-apart, facing=1, yaw=abs(left.yaw)),
@@ -208,11 +233,25 @@ def _two(rng: np.random.Generator, action: str, with_reserved: bool) -> tuple[Pe
     )
 
 
+def _duet(rng: np.random.Generator, action: str, with_reserved: bool, builds: Builds) -> tuple[Person, ...]:
+    """Two who do something together, on one clock."""
+    apart, behind = PLACES[action]
+    left, right = (_person(rng, action, "static", with_reserved, builds) for _ in range(2))
+    return (
+        left._replace(x=-apart, facing=1, yaw=abs(left.yaw)),
+        right._replace(x=apart, facing=-1, yaw=-abs(right.yaw), tempo=left.tempo, phase=(left.phase + behind) % 1.0),
+    )
+
+
 def _view(rng: np.random.Generator, people: tuple[Person, ...], framing: str, camera: str) -> View:
     least, most, middle, share = FRAMINGS[framing]
     height = float(rng.uniform(least, most))
-    if people[0].action in ("jump", "cheer") and framing == "full":
+    if people[0].action in ("jump", "cheer", *PLACES) and framing == "full":
         height *= 1.12
+    if framing == "face":
+        # As much as a head of this size asks for, and where it is.
+        head_r = BUILDS[people[0].character.build]
+        height, middle = height * head_r / 0.24, 1 - 1.03 * head_r
     return View(
         camera=camera,
         height=height,
@@ -231,8 +270,8 @@ def _mood(rng: np.random.Generator, background: str) -> str:
 
 
 def _item(rng: np.random.Generator, action: str, together: bool, framing: str) -> str | None:
-    if action == "bounce_ball":
-        return "ball"
+    if action in _THINGS:
+        return _THINGS[action]
     if together or framing != "full" or rng.random() < 0.7:
         return None
     return choose(rng, ("balloon", "bird", "butterfly", "box", "rolling ball"))

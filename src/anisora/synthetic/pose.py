@@ -13,8 +13,16 @@ Arm = tuple[float, float, float, float]
 Foot = tuple[float, float, float]
 """(forward, up, sideways) from its place under the hip on the ground."""
 
+Spot = tuple[float, float, float]
+"""Where a hand is from its shoulder: (outward, up, forward), in the frame of the torso."""
+
+HANGING: Spot = (0.03, -0.215, 0.03)
+"""Where the hand of an arm at rest is."""
+
 LEG = 0.27
 """Length of a leg."""
+ARM = 0.23
+"""Length of an arm."""
 
 
 @dataclass(slots=True)
@@ -56,6 +64,16 @@ class Pose:
     blush: float = 0.0
     gaze: float = 0.0
     """Eyes to the right of the picture, -1 to 1."""
+    stretch_arms: float = 1.0
+    """How much longer than usual the arms are: large heads on short arms must give a little."""
+    play: float = 1.0
+    """How large the face acts: above 1 brows and mouth move further, as in a close-up that is about a feeling."""
+    tears: float = 0.0
+    """0 to 1."""
+    before_face: tuple[str, ...] = ()
+    """Sides ("left", "right") whose arm is before the face, even with the elbow raised."""
+    finger: str = ""
+    """"left" or "right": the hand whose index finger is stretched out."""
 
 
 def smoothstep(u: float) -> float:
@@ -68,6 +86,45 @@ def there_and_back(t: float, period: float, share: float = 0.22, rest: float = 0
     """0, then up to 1, rest there, back to 0; again after `period`. `share` of the period is each way."""
     u = (t / period) % 1.0
     return smoothstep(u / share) if u < share + rest else 1 - smoothstep((u - share - rest) / share)
+
+
+def bump(u: float, start: float, top: float, end: float) -> float:
+    """0 before start and after end, 1 at the top, smooth between."""
+    return smoothstep((u - start) / (top - start)) if u < top else 1 - smoothstep((u - top) / (end - top))
+
+
+def keyed(s: float, first: Spot, *moves: tuple[float, float, Spot]) -> Spot:
+    """Where a hand is at s that begins at `first` and makes these moves, each (start, end, to where), one after another."""
+    at = first
+    for start, end, to in moves:
+        u = smoothstep((s - start) / (end - start))
+        at = (at[0] + (to[0] - at[0]) * u, at[1] + (to[1] - at[1]) * u, at[2] + (to[2] - at[2]) * u)
+    return at
+
+
+def reach(to: Spot, long: float = 1.0, apart: float = 0.4) -> Arm:
+    """The arm whose hand is at a spot, or as near to it as it can.
+
+    `long` is the pose's `stretch_arms`; `apart` turns the elbow away from the body.
+    """
+    half = ARM * long / 2
+    share = min(1.0, 1.999 * half / max(math.hypot(*to), 1e-6))
+    out, up, forward = (v * share for v in to)
+    length = max(math.hypot(out, up, forward), 1e-6)
+    # The elbow hangs down, a little out and back, as far off the straight line as two bones allow.
+    along = (apart * out - up - 0.35 * forward) / length**2
+    bend = (apart - along * out, -1 - along * up, -0.35 - along * forward)
+    far = math.sqrt(max(half * half - length * length / 4, 0.0)) / max(math.hypot(*bend), 1e-6)
+    elbow = (out / 2 + bend[0] * far, up / 2 + bend[1] * far, forward / 2 + bend[2] * far)
+    swing, spread = _angles(*elbow)
+    fore_swing, fore_spread = _angles(out - elbow[0], up - elbow[1], forward - elbow[2])
+    return swing, spread, fore_swing - swing, fore_spread - spread
+
+
+def _angles(out: float, up: float, forward: float) -> tuple[float, float]:
+    """(swing, spread) of a bone in this direction."""
+    length = max(math.hypot(out, up, forward), 1e-9)
+    return math.atan2(forward, -up), math.asin(max(-1.0, min(1.0, out / length)))
 
 
 def wave(t: float, rate: float, phase: float = 0.0) -> float:
@@ -83,3 +140,12 @@ def hop(t: float, rate: float, air: float = 0.55) -> tuple[float, float]:
         return 4 * s * (1 - s), 0.0
     s = (u - air) / (1 - air)
     return 0.0, math.sin(math.pi * s) ** 1.5
+
+
+def step(u: float, stride: float, stance: float, height: float) -> Foot:
+    """A foot at u turns into its cycle: on the ground it moves back at constant speed, then swings forward."""
+    u %= 1.0
+    if u < stance:
+        return stride * (0.5 - u / stance), 0.0, 0.0
+    s = (u - stance) / (1 - stance)
+    return stride * (smoothstep(s) - 0.5), height * math.sin(math.pi * s), 0.0

@@ -32,7 +32,7 @@ class Scene:
     def __init__(self, plan: ClipPlan, width_px: int, height_px: int) -> None:
         self.plan, self.width_px, self.height_px = plan, width_px, height_px
         # One line is about a pixel of a 96 pixel picture, whatever the framing.
-        self.line_width = 0.0105 * plan.view.height
+        self.line_width = 0.0105 * plan.view.height * plan.finish.ink
         rng = np.random.default_rng(np.random.SeedSequence((plan.rng_seed, 1)))
         self.shift = float(rng.uniform(0, PERIOD))
         self.layers = background(plan.background, plan.mood, plan.style, self.line_width, rng)

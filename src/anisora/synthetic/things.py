@@ -11,10 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from anisora.synthetic.actions import Person, ball_phase
+from anisora.synthetic.actions import ball_phase
 from anisora.synthetic.display import Pen, mix
+from anisora.synthetic.duets import HIT, meeting, turn_of
+from anisora.synthetic.handling import GRASP, RELEASE, food_of, picking, throwing, tipped
 from anisora.synthetic.parts import COLORS
-from anisora.synthetic.rig import Skeleton
+from anisora.synthetic.person import Person, near_hand, pace
+from anisora.synthetic.pose import bump, smoothstep
+from anisora.synthetic.rig import Point, Skeleton, skeleton
 
 Particles = list[tuple[float, float, float, float]]
 """Four numbers in 0..1 for each particle: place across, place down, speed or phase, size."""
@@ -97,11 +101,123 @@ def butterfly(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
 
 def box(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
     """A wooden box that stands beside the character."""
-    x, y, h = p.x - p.facing * 0.45, 0.04, 0.24
+    _crate(pen, p.x - p.facing * 0.45, 0.04, 0.24)
+
+
+def _crate(pen: Pen, x: float, y: float, h: float) -> None:
     pen.add("poly", "side", (x - h / 2, y, x - h / 2, y - h, x + h / 2, y - h, x + h / 2, y), (204, 152, 96))
     lid = (x - h / 2, y - h, x - h / 3, y - h * 1.25, x + h * 0.66, y - h * 1.25, x + h / 2, y - h)
     pen.add("poly", "lid", lid, (226, 180, 122))
     pen.mark("stroke", "slat", (x - h / 2, y - h / 2, x + h / 2, y - h / 2), (160, 112, 70), 0.016)
+
+
+def pushed_crate(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """The box of the action push: where the hands are."""
+    h = 0.46
+    hands = [s.joints[f"{side}_hand"][0] for side in ("left", "right")]
+    edge = max(hands) if p.facing > 0 else min(hands)
+    _crate(pen, edge + p.facing * (h / 2 + 0.02) - (0.0 if p.facing > 0 else 0.16 * h), 0.03, h)
+
+
+def food(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """What is eaten, in the hand that brings it to the mouth."""
+    x, y = s.joints[f"{near_hand(p)}_hand"]
+    y -= 0.035
+    kind = food_of(p)
+    if kind == "rice ball":
+        pen.add(
+            "blob", "rice", (x, y - 0.085, x + 0.085, y + 0.055, x, y + 0.07, x - 0.085, y + 0.055), (250, 248, 240)
+        )
+        pen.mark("poly", "leaf", (x - 0.035, y, x + 0.035, y, x + 0.035, y + 0.066, x - 0.035, y + 0.066), (46, 62, 52))
+    elif kind == "apple":
+        pen.oval("apple", x, y, 0.075, 0.07, COLORS["red"])
+        pen.mark("stroke", "stem", (x, y - 0.06, x + 0.015, y - 0.1), (104, 70, 50), 0.016)
+        pen.mark("ellipse", "leaf", (x + 0.04, y - 0.09, 0.03, -0.012, 0.006, 0.014), (110, 180, 84))
+    else:
+        pen.add(
+            "blob",
+            "bread",
+            (x - 0.1, y - 0.03, x, y - 0.075, x + 0.1, y - 0.03, x + 0.09, y + 0.05, x - 0.09, y + 0.05),
+            (232, 184, 116),
+        )
+        pen.mark("stroke", "salad", (x - 0.085, y + 0.0, x + 0.085, y + 0.0), (120, 190, 90), 0.026)
+        pen.mark("stroke", "ham", (x - 0.08, y + 0.022, x + 0.08, y + 0.022), (240, 130, 130), 0.022)
+
+
+def cup(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """The cup of the action drink, tipped as it is emptied."""
+    x, y = s.joints[f"{near_hand(p)}_hand"]
+    # Its opening turns to the face, which is behind the hand on the way up.
+    w = 0.95 * p.facing * -tipped(t, p)
+    c, n = math.cos(w), math.sin(w)
+
+    def at(a: float, b: float) -> Point:
+        return x + a * c - b * n, y - 0.03 + a * n + b * c
+
+    corners = [at(-0.055, -0.075), at(0.055, -0.075), at(0.045, 0.065), at(-0.045, 0.065)]
+    pen.add(
+        "poly", "cup", tuple(v for point in corners for v in point), COLORS["sky blue" if p.phase < 0.5 else "orange"]
+    )
+    band = (*at(-0.05, -0.02), *at(0.05, -0.02))
+    pen.mark("stroke", "band", band, (255, 250, 240), 0.022)
+
+
+def thrown_ball(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """The ball of the action throw: in the hand, then on its way out of the picture; the next one comes from behind."""
+    since = throwing(t, p) - RELEASE
+    x, y = s.joints[f"{near_hand(p)}_hand"]
+    size = 0.075
+    if 0 < since < 1.6:
+        flight_s = since / pace(p)
+        x, y = skeleton(p, t - flight_s).joints[f"{near_hand(p)}_hand"]
+        x, y = x + p.facing * 1.3 * flight_s, y - 0.75 * flight_s + 1.3 * flight_s**2
+    elif since >= 1.6:
+        size *= smoothstep((since - 1.6) / 0.3)
+    _ball(pen, x, y, size + 1e-4, 4 * max(since, 0.0))
+
+
+def picked_ball(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """The ball of the action pick_up: on the ground until the hands have it."""
+    seconds, at_ground_s = picking(t, p)
+    held = s if seconds >= GRASP else skeleton(p, at_ground_s)
+    (ax, ay), (bx, by) = held.joints["left_hand"], held.joints["right_hand"]
+    _ball(pen, (ax + bx) / 2 + 0.02 * p.facing, min((ay + by) / 2, -0.05), 0.085, 0.4)
+
+
+def _burst(pen: Pen, key: str, x: float, y: float, r: float) -> None:
+    """The star that cartoons draw where something hits."""
+    points: list[float] = []
+    for k in range(16):
+        reach = r * (1.0 if k % 2 == 0 else 0.45)
+        points += [x + reach * math.cos(math.pi * k / 8 + 0.2), y + reach * math.sin(math.pi * k / 8 + 0.2)]
+    pen.mark("poly", key, tuple(points), (255, 232, 90))
+
+
+def blows(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """Where the blows of the action fight land: at the end of one's own fist, and on one's own cheek."""
+    u = turn_of(t, p)
+    given, taken = bump(u, HIT - 0.04, HIT + 0.02, HIT + 0.15), bump(u, HIT + 0.46, HIT + 0.52, HIT + 0.65)
+    (hx, hy), (fx, fy) = s.joints["head"], s.joints[f"{near_hand(p)}_hand"]
+    _burst(pen, "given", fx + 0.05 * p.facing, fy - 0.02, 0.16 * given + 1e-4)
+    _burst(pen, "taken", hx + 0.24 * p.facing, hy + 0.12, 0.16 * taken + 1e-4)
+
+
+def clapped(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """The spark of two hands that meet."""
+    u = meeting(t, p)
+    _, y = s.joints[f"{near_hand(p)}_hand"]
+    _burst(pen, "spark", 0.0, y, 0.13 * bump(u, HIT - 0.03, HIT + 0.02, HIT + 0.14) + 1e-4)
+
+
+def snooze(t: float, p: Person, s: Skeleton, pen: Pen) -> None:
+    """Letters Z that rise from a sleeper's head, grow, and are gone."""
+    x, y = s.joints["head"]
+    for k in range(3):
+        u = (0.45 * t + p.phase + k / 3) % 1.0
+        r = 0.075 * math.sin(math.pi * u) * (0.6 + 0.6 * u) + 1e-4
+        cx, cy = x + p.facing * (0.2 + 0.2 * u) + 0.03 * math.sin(6 * u), y - 0.16 - 0.32 * u
+        letter = (cx - r, cy - r, cx + r, cy - r, cx - r, cy + r, cx + r, cy + r)
+        pen.mark("stroke", f"z{k}", letter, (96, 110, 190), 0.4 * r)
 
 
 OBJECTS: dict[str, Callable[[float, Person, Skeleton, Pen], None]] = {
@@ -111,6 +227,14 @@ OBJECTS: dict[str, Callable[[float, Person, Skeleton, Pen], None]] = {
     "bird": bird,
     "butterfly": butterfly,
     "box": box,
+    "crate": pushed_crate,
+    "food": food,
+    "cup": cup,
+    "thrown ball": thrown_ball,
+    "picked ball": picked_ball,
+    "blows": blows,
+    "spark": clapped,
+    "snooze": snooze,
 }
 """Every object by name."""
 

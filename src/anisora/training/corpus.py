@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,6 +33,8 @@ class CorpusSettings:
     fps: int = 16
     buckets: tuple[tuple[int, int, float], ...] = ((96, 96, 1.0),)
     """(width, height, share of the clips) per frame size."""
+    corpus_version: int = 2
+    """One of synthetic.VERSIONS: which actions, things, framings and languages the clips are drawn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,13 @@ class Bucket:
 
 
 def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None = None) -> list[Bucket]:
-    """The buckets, rendered first where they are missing. Raises BadConfig if the folder holds another corpus."""
-    from anisora.synthetic import CORPUS_VERSION
+    """The buckets, rendered first where they are missing. Raises BadConfig if the folder holds another corpus, or
+    for a seed or version that cannot be."""
+    from anisora.synthetic import plan_clip
 
-    stamp = json.dumps({"corpus_version": CORPUS_VERSION, **asdict(settings)}, sort_keys=True)
+    # Refuses what cannot be before any worker starts.
+    plan_clip(settings.seed, 0, version=settings.corpus_version)
+    stamp = json.dumps(asdict(settings), sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "corpus.json"
     if not note.exists():
@@ -94,6 +98,7 @@ def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
             fps=settings.fps,
             size_px=(width, height),
             backend="skia",  # the corpus is this backend's pixels; another one is refused, not mixed in
+            version=settings.corpus_version,
         )
         video_NTHWC[index] = clip.video_THWC
         captions.append(clip.caption)
@@ -150,7 +155,7 @@ def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray]) -> None:
         pairs = [(int(t), to) for t in frames for to in (0, last)]
         flow = flows_between(
             settings.seed, (start + at) * len(settings.buckets), pairs, fps=settings.fps, size_px=(width, height),
-            backend="skia",
+            backend="skia", version=settings.corpus_version,
         )  # fmt: skip
         flow_NK4HW[start + at] = flow.transpose(0, 3, 1, 2).reshape(len(frames), 4, height, width)
     flow_NK4HW.flush()
@@ -174,9 +179,9 @@ def cut(video_NTHWC: np.ndarray, frames: int, stride: int, rng: np.random.Genera
 
 def mirrored(video_NTHWC: np.ndarray, captions: list[str]) -> tuple[np.ndarray, list[str]]:
     """Clips seen in a mirror, and captions in which left and right have changed places."""
-    other = {"left": "right", "right": "left"}
-    turned = [re.sub(r"\b(left|right)\b", lambda found: other[found[0]], caption) for caption in captions]
-    return video_NTHWC[:, :, :, ::-1], turned
+    from anisora.synthetic import captions as words
+
+    return video_NTHWC[:, :, :, ::-1], [words.mirrored(caption) for caption in captions]
 
 
 def jitter_colors(video_BCTHW: torch.Tensor, prob: float, rng: np.random.Generator) -> torch.Tensor:

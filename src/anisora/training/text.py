@@ -17,21 +17,30 @@ def fit_tokenizer(captions: Iterable[str], vocab_size: int, max_tokens: int) -> 
 
     Every word of the captions becomes one piece where the size allows; a word never seen is spelled in letters. (Unigram
     pieces, as T5 has them, came out as letters and syllables on so small a vocabulary: docs/lab-notes.md.)
+    Chinese has no spaces: each of its characters is a piece, so that one never seen is one `<unk>` among those that are known,
+    and does not take the rest of its sentence with it.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    by_character = pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([by_character, pre_tokenizers.BertPreTokenizer()])
     tokenizer.decoder = decoders.WordPiece()
+    letters = [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - len(letters),
         special_tokens=["<pad>", "</s>", "<unk>"],
         # Single letters stay in the vocabulary, so a word never seen is spelled rather than lost.
         initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789.,'-!?"),
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
+    # A letter that no caption has inside a word is a piece there too, or a word with it would be lost as a whole.
+    pieces = tokenizer.get_vocab()
+    missing = (letter for letter in letters if letter not in pieces)
+    pieces |= {letter: number for number, letter in enumerate(missing, len(pieces))}
+    tokenizer.model = models.WordPiece(pieces, unk_token="<unk>")
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
