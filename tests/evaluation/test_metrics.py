@@ -13,7 +13,7 @@ from anisora.evaluation.corruptions import corrupt
 from anisora.evaluation.metrics import DIMENSIONS, METRICS, measure
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.suite import one_thread, score_sample
-from anisora.measures.appeal import edges_fine, fadedness, faint_grid, haze, levels_in_use, specks
+from anisora.measures.appeal import edges_fine, fadedness, faint_grid, levels_in_use, specks
 from anisora.measures.footage import Footage
 from anisora.synthetic import render_clip
 
@@ -92,7 +92,7 @@ def test_spoiled_pictures_have_less_appeal():
     # A drawn clip: of noise, as `moving_THWC` is made of, blur takes what would be grain in a picture. As large as it is
     # looked at: enlarging invents the levels between those that posterising left.
     drawn = render_clip(31, 0, n_frames=2, fps=16, size_px=(384, 256)).video_THWC
-    for kind in ("blur", "wash", "posterize", "dirt", "jpeg", "speckle", "smear", "veil"):
+    for kind in ("blur", "wash", "posterize", "dirt", "jpeg", "speckle", "smear"):
         scores = [said("anime.appeal", corrupt(drawn, kind, severity)).raw for severity in (0, 3, 5)]
         assert scores == sorted(scores, reverse=True), kind
 
@@ -142,23 +142,6 @@ def test_sharpness_is_seen_in_the_direction_that_lost_it(moving_THWC):
     assert smeared[0] < rows - 0.5
     assert smeared[1] == pytest.approx(columns, abs=0.2)
     assert edges_fine(cv2.blur(frame, (1, 9)))[1] < columns - 0.5
-
-
-def test_haze_is_a_slope_of_the_dark_and_nothing_else():
-    drawn = render_clip(31, 0, n_frames=1, fps=16, size_px=(384, 256)).video_THWC[0]
-    clear = haze(drawn)
-    for turned in (drawn[::-1], drawn[:, ::-1], drawn.transpose(1, 0, 2), drawn[..., ::-1]):
-        assert haze(np.ascontiguousarray(turned)) == pytest.approx(clear, rel=0.02)
-    veil = np.linspace(0, 1, 256)[:, None, None]
-    foggy = [haze(np.uint8((1 - share * veil) * drawn + share * veil * 235)) for share in (0.3, 0.6, 0.9)]
-    assert clear < foggy[0] < foggy[1] < foggy[2]
-    assert foggy[1] > clear + 0.2
-    faded = haze(np.uint8(0.5 * drawn + 75))  # the same everywhere is no slope
-    assert abs(faded - clear) < 0.1
-    assert haze(np.full((256, 256, 3), 90, np.uint8)) == 0
-    one_line = np.full((256, 256, 3), 255, np.uint8)
-    one_line[:, 100:102] = 0
-    assert haze(one_line) == pytest.approx(0, abs=1e-6)
 
 
 def test_faint_seams_are_seen_beside_outlines():

@@ -31,7 +31,7 @@ FEATURES: dict[str, dict[str, int]] = {
     ),
     "anime.appeal": {
         "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1, "colorfulness_log": 1,
-        "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1, "specks": -1, "haze": -1,
+        "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1, "specks": -1,
         "one_way": -1, "grid": -1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
@@ -43,9 +43,8 @@ FEATURES: dict[str, dict[str, int]] = {
 PAIRS, RISE, MOVE, SMALL = 1.0, 4.0, 0.05, 0.02
 
 #: The place of a feature is where the worst of clean clips are, this share of them being worse; beyond it on the good side
-#: a feature counts only so much, and less where many features could pay for one another. Chosen on ten and twelve fitting
-#: clips, each left out in turn (docs/lab-notes.md).
-WORST, VIRTUE = 0.1, {"anime.smoothness": 0.2, "anime.appeal": 0.05, "anime.image_video": 0.2, "anime.character": 0.2}
+#: a feature counts only so much. Chosen on ten fitting clips, each left out in turn (docs/lab-notes.md).
+WORST, VIRTUE = 0.1, 0.2
 
 #: Fewer clips say nothing about scenes that were not seen.
 LEAST_CLIPS = 4
@@ -103,7 +102,7 @@ def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
     values, sign = np.array(list(by_key.values())), np.array(list(signs.values()))
     center = sign * np.quantile(sign * np.array(list(clean.values())), WORST, axis=0)
     scale = np.maximum(values.std(axis=0), 1e-3)
-    standard = {key: _bent((x - center) / scale, sign, VIRTUE[metric]) for key, x in by_key.items()}
+    standard = {key: _bent((x - center) / scale, sign) for key, x in by_key.items()}
     rows = _rows(metric, standard)
     bounds = [(None, None)] + [{1: (0, None), -1: (None, 0)}[way] for way in signs.values()]
     best = minimize(_loss, np.array([1.0, *(0.5 * sign)]), args=(rows,), method="L-BFGS-B", bounds=bounds).x
@@ -112,16 +111,16 @@ def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
     return {
         "bias": _rounded(best[0]),
         "temperature": _rounded(max(odds, 0.2) / CLEAN),
-        "virtue": VIRTUE[metric],
+        "virtue": VIRTUE,
         "features": {
             name: {"center": _rounded(c), "scale": _rounded(s), "weight": _rounded(w)} for name, c, s, w in parts
         },
     }
 
 
-def _bent(standard: NDArray, sign: NDArray, virtue: float) -> NDArray:
-    """As `calibration.head_value` counts standardised features: what is better than the place, by `virtue`."""
-    return np.where(sign * standard > 0, virtue * standard, standard)
+def _bent(standard: NDArray, sign: NDArray) -> NDArray:
+    """As `calibration.head_value` counts standardised features: what is better than the place, by `VIRTUE`."""
+    return np.where(sign * standard > 0, VIRTUE * standard, standard)
 
 
 def _rounded(value: float) -> float:

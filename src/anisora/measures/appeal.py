@@ -6,8 +6,6 @@ detail they have, ratios of fine to coarse detail. Taste needs a head that was t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,9 +24,6 @@ FAINT_LEVELS = 8
 #: levels and by no less than the ring itself spans. A line crosses the ring; what lies in texture has no even ring.
 RING_PX, SPECK_LEVELS = (4.6, 6.3), 12
 
-#: Haze is looked for in squares of this side in which something is drawn, which is where luma spans so many levels.
-HAZE_PX, DRAWN_LEVELS = 32, 24
-
 #: Where a channel spans at least so many levels within 3 x 3 pixels, the picture changes: edges, shading, texture.
 CHANGING_LEVELS = 8
 
@@ -44,7 +39,6 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     detail_fine: the same of middling detail, which noise and compression raise
     grid:        `blocking` of faint steps alone, so that outlines do not hide what lies on flat colour
     specks:      the log of how many spots stand alone
-    haze:        how much less dark the dark is at one side of the picture than at the other
     levels:      the log of how many levels of a channel are in use where the picture changes, which posterising takes
                  away and flat colours do not
     faded:       how far the picture stays away from both black and white: paper has the one, night the other
@@ -65,7 +59,6 @@ def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
         "detail_fine": fine_over_coarse(frame_HWC)[1],
         "grid": faint_grid(frame_HWC),
         "specks": float(np.log1p(specks(frame_HWC))),
-        "haze": haze(frame_HWC),
         "levels": levels_in_use(frame_HWC),
         "faded": fadedness(frame_HWC),
     }
@@ -131,36 +124,6 @@ def _ring() -> NDArray[np.uint8]:
     inner, outer = RING_PX
     y, x = np.mgrid[-int(outer) : int(outer) + 1, -int(outer) : int(outer) + 1]
     return ((np.hypot(x, y) > inner) & (np.hypot(x, y) <= outer)).astype(np.uint8)
-
-
-def haze(frame_HWC: NDArray[np.uint8]) -> float:
-    """How far the darkest of what is drawn rises from one side of the picture to the other, as a share of the picture's
-    range: the slope of a plane through the least channel of each square with something in it.
-
-    In clear air some channel of nearly every square comes near 0 (the dark channel, He, Sun and Tang 2009); where haze
-    or a reflection lies over the drawing none does. Squares of one colour say nothing.
-    """
-    grey = luma(frame_HWC)
-    least, low, high = (
-        _of_squares(*part) for part in ((frame_HWC.min(axis=2), np.min), (grey, np.min), (grey, np.max))
-    )
-    drawn = high - low >= DRAWN_LEVELS
-    if not drawn.any():
-        return 0.0
-    dark, places = least[drawn], (np.argwhere(drawn) + 0.5) / drawn.shape
-    off = places - places.mean(axis=0)
-    # What lies close together, or on one line, has no slope worth the name: so a little is added to its spread.
-    spread = off.T @ off / len(off) + 0.01 * np.eye(2)
-    slope = np.linalg.solve(spread, off.T @ (dark - dark.mean()) / len(off))
-    span = np.subtract(*np.percentile(grey, (99, 1)))
-    return float(np.hypot(*slope) / (span + SPECK_LEVELS))
-
-
-def _of_squares(values_HW: NDArray, reduce: Callable[..., NDArray]) -> NDArray[np.float64]:
-    """What `reduce` makes of each square of `HAZE_PX`; what is left over at the right and the bottom is left out."""
-    rows, columns = (max(1, side // HAZE_PX) for side in values_HW.shape)
-    whole = values_HW[: rows * HAZE_PX, : columns * HAZE_PX]
-    return reduce(whole.reshape(rows, -1, columns, whole.shape[1] // columns), axis=(1, 3)).astype(np.float64)
 
 
 def levels_in_use(frame_HWC: NDArray[np.uint8]) -> float:
