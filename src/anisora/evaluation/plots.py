@@ -113,7 +113,8 @@ def matrix_svg(fallen: Mapping[str, Mapping[str, float | None]], own: Mapping[st
             shapes.append(f'<rect {cell} fill="{COLORS[0 if fall > 0 else 1]}" fill-opacity="{depth:.2f}"/>')
             if own.get(kind) == metric:
                 shapes.append(f'<rect {cell} fill="none" stroke="{_INK}" stroke-width="2"/>')
-            shapes.append(_text(x + wide / 2, y + 15, f"{round(-fall):+d}", anchor="middle"))
+            ink = "#fff" if depth > 0.5 else _INK
+            shapes.append(_text(x + wide / 2, y + 15, f"{round(-fall):+d}", anchor="middle", color=ink))
     return _svg(left + wide * len(metrics) + 4, top + tall * len(fallen) + 4, shapes)
 
 
@@ -122,9 +123,9 @@ def _tick(x: float, height: float, level: int, top: float = 4) -> str:
     return line + _text(x, height - 5, str(level), anchor="middle", size=10)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12) -> str:
+def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, color: str = _INK) -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{_INK}">{escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}">{escape(text)}</text>'
     )
 
 
