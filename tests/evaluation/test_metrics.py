@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from anisora.evaluation.corruptions import corrupt
 from anisora.evaluation.metrics import DIMENSIONS, METRICS, measure
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.suite import one_thread, score_sample
-from anisora.measures.appeal import fadedness, levels_in_use
+from anisora.measures.appeal import edges_fine, fadedness, faint_grid, levels_in_use, specks
 from anisora.measures.footage import Footage
 from anisora.synthetic import render_clip
 
@@ -88,9 +89,10 @@ def test_eased_motion_is_told_from_even_motion(moving_THWC):
 
 
 def test_spoiled_pictures_have_less_appeal():
-    # A drawn clip: of noise, as `moving_THWC` is made of, blur takes what would be grain in a picture.
-    drawn = render_clip(31, 0, n_frames=4, fps=16, size_px=(192, 128)).video_THWC
-    for kind in ("blur", "wash", "posterize", "dirt"):
+    # A drawn clip: of noise, as `moving_THWC` is made of, blur takes what would be grain in a picture. As large as it is
+    # looked at: enlarging invents the levels between those that posterising left.
+    drawn = render_clip(31, 0, n_frames=2, fps=16, size_px=(384, 256)).video_THWC
+    for kind in ("blur", "wash", "posterize", "dirt", "jpeg", "speckle", "smear"):
         scores = [said("anime.appeal", corrupt(drawn, kind, severity)).raw for severity in (0, 3, 5)]
         assert scores == sorted(scores, reverse=True), kind
 
@@ -110,6 +112,49 @@ def test_levels_and_fadedness_follow_their_definitions(moving_THWC):
     assert fadedness(255 - halves) == pytest.approx(0.2, abs=1e-3)
     assert fadedness(np.full_like(frame, 128)) == pytest.approx(0.5, abs=0.01)
     assert fadedness(np.where(halves == 51, 0, halves).astype(np.uint8)) == 0
+
+
+def test_specks_are_counted_and_lines_are_none():
+    sheet = np.full((256, 256, 3), 180, np.uint8)
+    places = [(40 + 50 * i, 30 + 45 * j) for i in range(4) for j in range(5)]
+    for shade, radius in ((235, 1), (20, 3), (200, 2)):
+        dusty = sheet.copy()
+        for place in places:
+            cv2.circle(dusty, place, radius, (shade,) * 3, -1)
+        assert specks(dusty) == len(places)
+        assert specks(255 - dusty) == len(places)
+    wide = np.concatenate([dusty, sheet], axis=1)
+    assert specks(wide) == len(places) / 2  # for each square of the short side
+    drawn = sheet.copy()
+    for k, (dx, dy) in enumerate([(200, 0), (0, 200), (200, 200), (200, 90), (60, 200)]):
+        cv2.line(drawn, (20, 20 + 3 * k), (20 + dx, 20 + dy), (20, 20, 20), 1 + k % 3, cv2.LINE_AA)
+    cv2.rectangle(drawn, (150, 30), (230, 60), (90, 120, 30), -1)
+    cv2.circle(drawn, (200, 120), 9, (20, 20, 20), -1)  # a spot too large for dust
+    assert specks(drawn) == 0
+    assert specks(np.random.default_rng(0).integers(0, 256, sheet.shape, np.uint8)) < 5  # grain is another feature's
+
+
+def test_sharpness_is_seen_in_the_direction_that_lost_it(moving_THWC):
+    frame = cv2.resize(moving_THWC[0], (256, 192), interpolation=cv2.INTER_CUBIC)
+    rows, columns = edges_fine(frame)
+    assert edges_fine(frame.transpose(1, 0, 2)) == pytest.approx((columns, rows), abs=1e-5)
+    smeared = edges_fine(cv2.blur(frame, (9, 1)))
+    assert smeared[0] < rows - 0.5
+    assert smeared[1] == pytest.approx(columns, abs=0.2)
+    assert edges_fine(cv2.blur(frame, (1, 9)))[1] < columns - 0.5
+
+
+def test_faint_seams_are_seen_beside_outlines():
+    sheet = np.full((256, 256, 3), 120.0)
+    seams = sheet + 2 * (np.arange(256) // 8 % 2)[None, :, None]
+    assert faint_grid(sheet.astype(np.uint8)) == 0
+    assert faint_grid(seams.astype(np.uint8)) > 0.5
+    lined = seams.copy()
+    lined[:, 3:250:61] = 0
+    assert faint_grid(lined.astype(np.uint8)) > 0.3
+    assert faint_grid(np.roll(seams, 3, axis=1).astype(np.uint8)) == pytest.approx(
+        faint_grid(seams.astype(np.uint8)), abs=0.05
+    )
 
 
 @pytest.mark.parametrize(

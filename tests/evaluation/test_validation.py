@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from anisora.evaluation.calibration import table as shipped
 from anisora.evaluation.fitting import FEATURES, fit_table
 from anisora.evaluation.look import Look
 from anisora.evaluation.network_scorer import new_network, save_network
+from anisora.evaluation.plots import matrix_svg
 from anisora.evaluation.records import MetricRecord
 from anisora.evaluation.scorer_card import Card, Output
 from anisora.evaluation.scoring import open_scorers
@@ -46,7 +48,21 @@ def test_figures_follow_their_definitions():
     assert got["all"]["improved"]["flicker"][SMOOTH] == pytest.approx(0.5 / 6)
     # the range is the clean mean less the mean at the worst: 70 - 15
     assert got["changed"]["half_size"][SMOOTH] == pytest.approx([100 * 1.5 / 55, 100 * 2.85 / 55])
+    # a fell by 5 points at severity 3, b by 10
+    assert got["all"]["fallen"]["flicker"][SMOOTH] == 7.5
     assert got["clips"] == got["clips_held_out"] == 2
+
+
+def test_the_matrix_shows_every_fall_and_frames_its_own():
+    fallen = {"blur": {"anime.appeal": 30.4, SMOOTH: -2.0}, "slow": {"anime.appeal": None, SMOOTH: 0.0}}
+    drawing = ElementTree.fromstring(matrix_svg(fallen, {"blur": "anime.appeal", "slow": "anime.motion"}))
+    words = [part.text for part in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert words == ["appeal", "smoothness", "blur", "-30", "+2", "slow", "+0"]
+    cells = [part.attrib for part in drawing.iter("{http://www.w3.org/2000/svg}rect")]
+    assert [cell["fill"] for cell in cells].count("none") == 1  # slow's own dimension was not measured
+    fell, rose = cells[0], cells[2]
+    assert fell["fill"] != rose["fill"]
+    assert float(fell["fill-opacity"]) > float(rose["fill-opacity"]) > 0
 
 
 def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
@@ -161,6 +177,9 @@ def test_a_validation_runs_and_resumes(tmp_path):
     result = validate([], tmp_path, plan)
     assert result["clips"] == 1
     assert json.loads((tmp_path / "validation.json").read_text()) == result
+    assert (tmp_path / "matrix.svg").read_bytes() == matrix_svg(
+        result["all"]["fallen"], {"flicker": SMOOTH, "slow": "anime.motion"}
+    )
     lines = (tmp_path / "results.jsonl").read_text()
     assert validate([], tmp_path, plan) == result
     assert (tmp_path / "results.jsonl").read_text() == lines

@@ -245,6 +245,44 @@ def _veil(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
     return _bytes((1 - share) * frames + share * 235)
 
 
+def _ghost(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The picture shows through itself a second time, a little to the side."""
+    aside = max(1, round(0.03 * min(frames.shape[1:3])))
+    share = _at(severity, 0.1, 0.18, 0.27, 0.36, 0.45)
+    return _bytes((1 - share) * frames + share * np.roll(frames, aside, axis=2))
+
+
+def _scratch(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The same light scratches run from top to bottom of every frame."""
+    width = frames.shape[2]
+    wide = max(1, round(0.004 * min(frames.shape[1:3])))
+    scratched = frames.copy()
+    for place in rng.uniform(size=24)[: int(_at(severity, 2, 4, 8, 14, 24))]:
+        left = int(place * (width - wide))
+        scratched[:, :, left : left + wide] = _bytes(0.3 * frames[:, :, left : left + wide] + 0.7 * 225)
+    return scratched
+
+
+def _halo(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Sharpened too much: lines get rims."""
+    import cv2
+
+    sigma, amount = 0.006 * min(frames.shape[1:3]), _at(severity, 0.7, 1.2, 2.0, 3.2, 5.0)
+    soft = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])
+    return _bytes(frames + amount * (frames.astype(np.float32) - soft))
+
+
+def _mosaic(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The picture is made of squares, each of one colour."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    side = max(2.0, _at(severity, 0.008, 0.012, 0.016, 0.024, 0.035) * min(height, width))
+    few = (max(1, round(width / side)), max(1, round(height / side)))
+    small = [cv2.resize(frame, few, interpolation=cv2.INTER_AREA) for frame in frames]
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_NEAREST) for frame in small])
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -355,7 +393,11 @@ CORRUPTIONS: dict[str, Corruption] = {
     "color_script": Corruption(apply=_color_script, dimension=None, use="fitting", spares="anime.character"),
     "static": Corruption(apply=_static, dimension="anime.smoothness", use="held_out"),
     "strobe": Corruption(apply=_strobe, dimension="anime.smoothness", use="held_out"),
-    "speckle": Corruption(apply=_speckle, dimension="anime.appeal", use="held_out"),
-    "smear": Corruption(apply=_smear, dimension="anime.appeal", use="held_out"),
-    "veil": Corruption(apply=_veil, dimension="anime.appeal", use="held_out"),
+    "speckle": Corruption(apply=_speckle, dimension="anime.appeal", use="fitting"),
+    "smear": Corruption(apply=_smear, dimension="anime.appeal", use="fitting"),
+    "veil": Corruption(apply=_veil, dimension="anime.appeal", use="fitting"),
+    "ghost": Corruption(apply=_ghost, dimension="anime.appeal", use="held_out"),
+    "scratch": Corruption(apply=_scratch, dimension="anime.appeal", use="held_out"),
+    "halo": Corruption(apply=_halo, dimension="anime.appeal", use="held_out"),
+    "mosaic": Corruption(apply=_mosaic, dimension="anime.appeal", use="held_out"),
 }

@@ -30,8 +30,9 @@ FEATURES: dict[str, dict[str, int]] = {
         -1,
     ),
     "anime.appeal": {
-        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "contrast": 1, "saturation": 1, "colorfulness_log": 1,
-        "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1,
+        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1, "colorfulness_log": 1,
+        "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1, "specks": -1,
+        "one_way": -1, "grid": -1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1, "switch": -1},

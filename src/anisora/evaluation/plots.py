@@ -1,6 +1,7 @@
-"""Three drawings of scores from 0 to 100 as SVG: a radar of dimensions, means with intervals, and rows of dots by kind.
+"""Four drawings of scores from 0 to 100 as SVG: a radar of dimensions, means with intervals, rows of dots by kind, and the
+matrix of what fell when something was spoiled.
 
-SVG by hand: the page stays one small file, text stays text, and no plotting library is wanted for three shapes.
+SVG by hand: the page stays one small file, text stays text, and no plotting library is wanted for four shapes.
 """
 
 from __future__ import annotations
@@ -89,14 +90,42 @@ def dots_svg(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
     return _svg(left + span + 60, height, shapes)
 
 
+def matrix_svg(fallen: Mapping[str, Mapping[str, float | None]], own: Mapping[str, str | None]) -> bytes:
+    """One row a kind of spoiling, one column a metric, in each cell how many points the score fell: {kind: {metric: fall}}.
+
+    The deeper the blue the more it fell, the deeper the red the more it rose; the cell that `own` names for a kind is
+    framed, and what was not measured stays empty.
+    """
+    metrics = list(dict.fromkeys(metric for row in fallen.values() for metric in row))
+    left, top, wide, tall = 110, 28, 92, 22
+    shapes = [
+        _text(left + wide * (column + 0.5), 18, metric.removeprefix("anime."), anchor="middle")
+        for column, metric in enumerate(metrics)
+    ]
+    for row, (kind, by_metric) in enumerate(fallen.items()):
+        y = top + tall * row
+        shapes.append(_text(left - 8, y + 15, kind, anchor="end"))
+        for column, metric in enumerate(metrics):
+            if (fall := by_metric.get(metric)) is None:
+                continue
+            x, depth = left + wide * column, min(1.0, abs(fall) / 60)
+            cell = f'x="{x + 1}" y="{y + 1}" width="{wide - 2}" height="{tall - 2}"'
+            shapes.append(f'<rect {cell} fill="{COLORS[0 if fall > 0 else 1]}" fill-opacity="{depth:.2f}"/>')
+            if own.get(kind) == metric:
+                shapes.append(f'<rect {cell} fill="none" stroke="{_INK}" stroke-width="2"/>')
+            ink = "#fff" if depth > 0.5 else _INK
+            shapes.append(_text(x + wide / 2, y + 15, f"{round(-fall):+d}", anchor="middle", color=ink))
+    return _svg(left + wide * len(metrics) + 4, top + tall * len(fallen) + 4, shapes)
+
+
 def _tick(x: float, height: float, level: int, top: float = 4) -> str:
     line = f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{height - 18}" stroke="{_INK}" stroke-width="0.5"/>'
     return line + _text(x, height - 5, str(level), anchor="middle", size=10)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12) -> str:
+def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, color: str = _INK) -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{_INK}">{escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}">{escape(text)}</text>'
     )
 
 

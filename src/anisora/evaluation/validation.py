@@ -24,6 +24,7 @@ from anisora.errors import AnisoraError, BadInput
 from anisora.evaluation.calibration import table
 from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from anisora.evaluation.metrics import DIMENSIONS, METRICS, calibrated
+from anisora.evaluation.plots import matrix_svg
 from anisora.evaluation.records import RESULTS, MetricRecord, append_records, read_records
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.scoring import Scorer, Waiting
@@ -36,7 +37,7 @@ SCORED = tuple(name for name in DIMENSIONS if name != "anime.text_video")
 #: The bars of the validation: pairwise order, order across clips (shuffle), what must not improve, held out.
 ORDER, ACROSS, ACROSS_SHUFFLE, NOT_IMPROVED, HELD_OUT = 0.95, 0.90, 0.85, 0.55, 0.90
 
-FIGURES = "validation.json"
+FIGURES, MATRIX = "validation.json", "matrix.svg"
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,8 +72,9 @@ def validate(
     scorers: Sequence[Scorer] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The figures of `figures`, also written to `out/validation.json`; resumes from `out/results.jsonl`, where what other
-    versions of a metric or other scorers measured counts as missing.
+    """The figures of `figures`, also written to `out/validation.json`, and how far every score fell as a picture,
+    `out/matrix.svg`; resumes from `out/results.jsonl`, where what other versions of a metric or other scorers measured
+    counts as missing.
 
     A clip that cannot be read is left out and named. Raises BadInput when none can.
     """
@@ -105,6 +107,8 @@ def validate(
         raise BadInput("no clip could be read", got="; ".join(unreadable.values()) or "no clips")
     result = figures(measured_so_far(path, asked)) | {"unreadable": unreadable}
     write_atomic(Path(out) / FIGURES, json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
+    own = {kind: corruption.dimension for kind, corruption in CORRUPTIONS.items()}
+    write_atomic(Path(out) / MATRIX, matrix_svg(result["all"]["fallen"], own))
     return result
 
 
@@ -276,9 +280,9 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
 
     `order`: kind -> metric -> share of pairs of severities of one clip, the clean one among them, in which more is
     worse (ties half). `across`: the same for severity 3 of a clip against other clean clips. `improved`: the share of
-    spoiled clips scored above the clean one. `changed`: invariance -> metric -> the median and 95th percentile of the
-    change, in percent of the range (the clean mean less the mean of the own corruptions at their worst). A scorer of another
-    backend stands under `METRIC (BACKEND)`.
+    spoiled clips scored above the clean one. `fallen`: the mean fall of the score at severity 3, in points. `changed`:
+    invariance -> metric -> the median and 95th percentile of the change, in percent of the range (the clean mean less
+    the mean of the own corruptions at their worst). A scorer of another backend stands under `METRIC (BACKEND)`.
     """
     known = [r for r in records if "kind" in r.params and r.score is not None]
     free = [r for r in known if r.params["clip_use"] == "held_out"]
@@ -295,14 +299,17 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
 
 
 def _tables(records: Sequence[MetricRecord]) -> dict[str, Any]:
-    tables: dict[str, dict[str, dict[str, float | None]]] = {"order": {}, "across": {}, "improved": {}}
+    tables: dict[str, dict[str, dict[str, float | None]]] = {
+        "order": {}, "across": {}, "improved": {}, "fallen": {},
+    }  # fmt: skip
     for metric in _labels(records):
         scores = _scores(records, metric)
         for kind in CORRUPTIONS:
             if not any(kind in by_kind for by_kind in scores.values()):
                 continue
-            for name, share in (("order", _order), ("across", _across), ("improved", _improved)):
-                tables[name].setdefault(kind, {})[metric] = share(scores, kind)
+            by_name = {"order": _order, "across": _across, "improved": _improved, "fallen": _fallen}
+            for name, figure in by_name.items():
+                tables[name].setdefault(kind, {})[metric] = figure(scores, kind)
     return tables
 
 
@@ -346,6 +353,11 @@ def _across(scores: Scores, kind: str) -> float | None:
 def _improved(scores: Scores, kind: str) -> float | None:
     pairs = [(s, by_kind["clean"][0]) for by_kind in scores.values() for s in by_kind.get(kind, {}).values()]
     return _share(*zip(*pairs, strict=True)) if pairs else None
+
+
+def _fallen(scores: Scores, kind: str) -> float | None:
+    falls = [b["clean"][0] - b[kind][3] for b in scores.values() if 3 in b.get(kind, {})]
+    return float(np.mean(falls)) if falls else None
 
 
 def _changes(records: Sequence[MetricRecord]) -> dict[str, dict[str, list[float] | None]]:

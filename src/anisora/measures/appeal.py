@@ -9,13 +9,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.measures.appearance import picture_features
+from anisora.measures.appearance import grid_excess, picture_features
 from anisora.measures.footage import Footage
 from anisora.measures.similarity import luma
 
 #: What is finer than the first blur radius, in pixels, is fine detail; what lies between the other two is coarse. Far
 #: apart, so that blur takes the one long before the other, also of a clip that was small to begin with.
 FINE_PX, COARSE_PX = 1.5, (3.0, 10.0)
+
+#: The seams of compression are fainter than outlines.
+FAINT_LEVELS = 8
+
+#: A speck is less than about 8 pixels wide: it stands off everything on a ring of these radii around it, by so many grey
+#: levels and by no less than the ring itself spans. A line crosses the ring; what lies in texture has no even ring.
+RING_PX, SPECK_LEVELS = (4.6, 6.3), 12
 
 #: Where a channel spans at least so many levels within 3 x 3 pixels, the picture changes: edges, shading, texture.
 CHANGING_LEVELS = 8
@@ -24,20 +31,36 @@ CHANGING_LEVELS = 8
 def appeal_features(footage: Footage) -> dict[str, float] | str:
     """The features of looks by name, the mean over a few frames; or the reason why there are none.
 
-    Beyond `picture_features`: `edge_fine`, the strongest fine edges over the strongest coarse ones, which blur lowers
-    whatever the scene; `detail_fine`, the same of middling detail, which noise and compression raise; `levels`, the log of
-    how many levels of a channel are in use where the picture changes, which posterising takes away and flat colours do
-    not; `faded`, how far the picture stays away from both black and white: paper has the one, night the other.
+    Beyond `picture_features`:
+
+    edge_fine:   the strongest fine edges over the strongest coarse ones, along rows or along columns, whichever has less:
+                 blur lowers it whatever the scene, also blur in one direction
+    one_way:     how far rows and columns are apart in it
+    detail_fine: the same of middling detail, which noise and compression raise
+    grid:        `blocking` of faint steps alone, so that outlines do not hide what lies on flat colour
+    specks:      the log of how many spots stand alone
+    levels:      the log of how many levels of a channel are in use where the picture changes, which posterising takes
+                 away and flat colours do not
+    faded:       how far the picture stays away from both black and white: paper has the one, night the other
     """
     if footage.is_blank:
         return "blank"
     frames_THWC = footage.frames_THWC[footage.deep_moments]
-    ratios = np.array([fine_over_coarse(frame) for frame in frames_THWC]).mean(axis=0)
-    return picture_features(frames_THWC) | {
-        "edge_fine": float(ratios[0]),
-        "detail_fine": float(ratios[1]),
-        "levels": float(np.mean([levels_in_use(frame) for frame in frames_THWC])),
-        "faded": float(np.mean([fadedness(frame) for frame in frames_THWC])),
+    each = [_own_features(frame) for frame in frames_THWC]
+    own = {name: float(np.mean([features[name] for features in each])) for name in each[0]}
+    return picture_features(frames_THWC) | own
+
+
+def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
+    rows, columns = edges_fine(frame_HWC)
+    return {
+        "edge_fine": min(rows, columns),
+        "one_way": abs(rows - columns),
+        "detail_fine": fine_over_coarse(frame_HWC)[1],
+        "grid": faint_grid(frame_HWC),
+        "specks": float(np.log1p(specks(frame_HWC))),
+        "levels": levels_in_use(frame_HWC),
+        "faded": fadedness(frame_HWC),
     }
 
 
@@ -50,6 +73,57 @@ def fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
     coarse = np.abs(cv2.GaussianBlur(grey, (0, 0), COARSE_PX[0]) - cv2.GaussianBlur(grey, (0, 0), COARSE_PX[1]))
     strong, middling = ((np.percentile(fine, q) + 0.02) / (np.percentile(coarse, q) + 1) for q in (99, 50))
     return float(np.log(strong)), float(np.log(middling))
+
+
+def edges_fine(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
+    """log ratios of the 99th percentile of band-pass detail, fine over coarse: along rows, and along columns.
+
+    A picture that is drawn out one way keeps its edges along that way as sharp as they were, and no others.
+    """
+    grey = luma(frame_HWC)
+    return _sharpness_of_rows(grey), _sharpness_of_rows(np.ascontiguousarray(grey.T))
+
+
+def _sharpness_of_rows(grey_HW: NDArray[np.float32]) -> float:
+    fine = np.abs(grey_HW - _blurred_rows(grey_HW, FINE_PX))
+    coarse = np.abs(_blurred_rows(grey_HW, COARSE_PX[0]) - _blurred_rows(grey_HW, COARSE_PX[1]))
+    return float(np.log((np.percentile(fine, 99) + 0.02) / (np.percentile(coarse, 99) + 1)))
+
+
+def _blurred_rows(grey_HW: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(grey_HW, (2 * int(np.ceil(3 * sigma_px)) + 1, 1), sigma_px))
+
+
+def faint_grid(frame_HWC: NDArray[np.uint8]) -> float:
+    """`appearance.grid_excess` of rows and columns together, of steps of luma that count up to `FAINT_LEVELS`."""
+    grey = luma(frame_HWC)
+    across, along = (np.minimum(np.abs(np.diff(grey, axis=axis)), FAINT_LEVELS) for axis in (1, 0))
+    return grid_excess(across) + grid_excess(along.T)
+
+
+def specks(frame_HWC: NDArray[np.uint8]) -> float:
+    """How many small spots, darker or lighter than all that is around them, stand alone on something even, for each
+    square of the short side.
+
+    Lines, however thin, and corners reach beyond the ring; grain and foliage have no even ring. Dust does, and so have
+    stars and dotted eyes, of which there are few.
+    """
+    import cv2
+
+    grey, ring = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY), _ring()
+    lightest, darkest = cv2.dilate(grey, ring), cv2.erode(grey, ring)
+    off = cv2.max(cv2.subtract(grey, lightest), cv2.subtract(darkest, grey))
+    alone = off >= np.maximum(cv2.subtract(lightest, darkest), SPECK_LEVELS)
+    count = cv2.connectedComponents(alone.astype(np.uint8))[0] - 1
+    return count * min(grey.shape) ** 2 / grey.size
+
+
+def _ring() -> NDArray[np.uint8]:
+    inner, outer = RING_PX
+    y, x = np.mgrid[-int(outer) : int(outer) + 1, -int(outer) : int(outer) + 1]
+    return ((np.hypot(x, y) > inner) & (np.hypot(x, y) <= outer)).astype(np.uint8)
 
 
 def levels_in_use(frame_HWC: NDArray[np.uint8]) -> float:

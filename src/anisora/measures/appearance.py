@@ -87,7 +87,7 @@ def _picture(rgb_HWC: NDArray[np.uint8], grey_HW: NDArray[np.float32]) -> dict[s
         "sharpness_log": float(np.log1p(laplacian.var())),
         "sharpest_log": float(np.log1p(np.percentile(np.abs(laplacian), 99))),
         "grain_log": float(np.log1p(np.median(np.abs(laplacian)))),
-        "blocking": _grid_excess(across) + _grid_excess(along.T),
+        "blocking": grid_excess(across) + grid_excess(along.T),
         "palette_log": float(np.log(np.searchsorted(np.cumsum(shares), 0.9) + 1)),
         "main_color_share": float(shares[0]),
         "saturation": float(hsv[..., 1].mean()),
@@ -105,7 +105,7 @@ def _coarse(rgb_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
     return r * 256 + g * 16 + b
 
 
-def _grid_excess(steps_HW: NDArray[np.float32]) -> float:
+def grid_excess(steps_HW: NDArray[np.float32]) -> float:
     """How much larger steps are on one of the eight columns of a compression grid than on the others, as log ratio.
 
     The phase is the worst of eight, so that a crop hides nothing. Small frames were made by averaging, which blurs the
