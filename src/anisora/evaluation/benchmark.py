@@ -237,11 +237,11 @@ TOGETHER = ("talk", "dance")
 def drawn_plans(per_cell: int = 1) -> list[tuple[str, Any]]:
     """(action label, plan) of the drawn suite: `per_cell` clips for each action in each style, in a fixed order.
 
-    The labels are the renderer's actions done alone, and talking and dancing together: 21 in 4 styles.
+    The labels are the corpus' actions done alone, and talking and dancing together: 21 in 4 styles.
     """
-    from anisora.synthetic import ACTIONS, STYLES, plan_clip
+    from anisora.synthetic import CORPUS_VERSION, STYLES, VERSIONS, plan_clip
 
-    labels = [*ACTIONS, *(f"{name} together" for name in TOGETHER)]
+    labels = [*VERSIONS[CORPUS_VERSION].actions, *(f"{name} together" for name in TOGETHER)]
     wanted = Counter({(label, style): per_cell for label in labels for style in STYLES})
     chosen, index = [], 0
     while wanted.total():
