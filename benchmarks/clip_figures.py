@@ -136,7 +136,10 @@ def _guides(record: ClipRecord) -> Figures:
 def _motion(record: ClipRecord) -> Figures:
     """How much moves beyond the camera, beside the truth, and whether the frames are blends of the guides."""
     truth, ends = record.arms["truth"], record.about["guides"]["model"]
-    true_motion = motion.foreground_motion_px(truth, record.foreground_THW)
+    true_steps = motion.own_motion(truth, record.foreground_THW)
+    true_motion = motion.amount_px(true_steps)
+    # A truth that moves less than a tenth of a pixel a frame has no amount to compare with.
+    moves = true_motion >= 0.1
     true_residual = motion.blend_residual(truth, truth[ends], ends)
     figures = {
         "true_motion_px": true_motion,
@@ -146,15 +149,14 @@ def _motion(record: ClipRecord) -> Figures:
     residuals = {}
     for arm in ("model", "vae_guided", "vae_cross_fade", "guided_cross_fade", "cross_fade", "flow_warp"):
         frames = record.arms[arm]
-        own = motion.foreground_motion_px(frames, record.foreground_THW)
+        steps = motion.own_motion(frames, record.foreground_THW)
+        figures[f"motion_ratio.{arm}"] = motion.amount_px(steps) / true_motion if moves else float("nan")
+        figures[f"motion_along.{arm}"] = motion.motion_along(steps, true_steps) if moves else float("nan")
         # An arm's own guide frames are what it would blend: its codec's errors are then in both and cancel.
         residuals[arm] = motion.blend_residual(frames, frames[ends], ends)
-        # A truth that moves less than a tenth of a pixel a frame has no amount to compare with.
-        moves = true_motion >= 0.1
-        figures[f"motion_ratio.{arm}"] = own / true_motion if moves else float("nan")
-        along = motion.motion_along(frames, truth, record.foreground_THW) if moves else float("nan")
-        figures[f"motion_along.{arm}"] = along
         figures[f"blend_residual_ratio.{arm}"] = _ratio(residuals[arm], true_residual)
+    from_one_guide = motion.foreground_motion_px(record.arms["no_control"], record.foreground_THW)
+    figures["i2v.motion_ratio"] = from_one_guide / true_motion if moves else float("nan")
     # The codec's own errors look like a residual too: those of a true blend, a fade through the same codec, come off.
     beyond = max(residuals["model"] ** 2 - residuals["vae_cross_fade"] ** 2, 0) ** 0.5
     return figures | {"blend_residual_beyond_codec": _ratio(beyond, true_residual)}
@@ -183,12 +185,9 @@ def _mask(record: ClipRecord) -> Figures:
 def _image_to_video(record: ClipRecord) -> Figures:
     """Only the first frame given."""
     frames, truth = record.arms["no_control"], record.arms["truth"]
-    true_motion = motion.foreground_motion_px(truth, record.foreground_THW)
-    own = motion.foreground_motion_px(frames, record.foreground_THW)
     return {
         "i2v.brightness_drift": similarity.brightness_drift(frames, truth[0]),
         "i2v.brightness_drift_truth": similarity.brightness_drift(truth, truth[0]),
-        "i2v.motion_ratio": own / true_motion if true_motion >= 0.1 else float("nan"),
         "i2v.psnr_db": similarity.psnr_db(frames[1:], truth[1:]),
         "brightness_drift": similarity.brightness_drift(record.arms["model"], truth[0]),
     }

@@ -108,12 +108,13 @@ def test_motion_counts_along_the_truth():
     frames, masks = sliding_square(step_px=3)
     noise = np.random.default_rng(0).integers(0, 255, frames.shape, dtype=np.uint8)
     shots = {"truth": frames, "still": np.repeat(frames[:1], 9, axis=0), "back": frames[::-1], "noise": noise}
-    along = {name: motion.motion_along(shot, frames, masks) for name, shot in shots.items()}
+    steps = {name: motion.own_motion(shot, masks) for name, shot in shots.items()}
+    along = {name: motion.motion_along(made, steps["truth"]) for name, made in steps.items()}
     assert along["truth"] == pytest.approx(1)
     assert along["still"] == pytest.approx(0, abs=0.02)
     assert along["back"] < -0.2  # it moves the other way, in other places
     assert abs(along["noise"]) < 0.1
-    assert np.isnan(motion.motion_along(frames, shots["still"], masks & ~masks))
+    assert np.isnan(motion.motion_along([], motion.own_motion(frames, masks & ~masks)))
 
 
 def test_noise_is_no_motion():

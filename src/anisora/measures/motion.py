@@ -34,23 +34,27 @@ def foreground_motion_px(frames_THWC: Frames, foreground_THW: Mask) -> float:
     of its frames. Flow that does not lead back to where it came from (Sundaram et al. 2010, equation 5) counts as no
     motion: flow between frames of noise is long and means nothing. NaN when no step has any foreground.
     """
-    steps = _own_motion(frames_THWC, foreground_THW)
+    return amount_px(own_motion(frames_THWC, foreground_THW))
+
+
+def amount_px(steps: Sequence[Flow]) -> float:
+    """`foreground_motion_px` of the `own_motion` of a shot."""
     return float(np.mean([np.linalg.norm(own, axis=-1).mean() for own in steps])) if steps else float("nan")
 
 
-def motion_along(frames_THWC: Frames, truth_THWC: Frames, foreground_THW: Mask) -> float:
+def motion_along(made: Sequence[Flow], true: Sequence[Flow]) -> float:
     """How much of the truth's motion is made where, when and in which direction the truth moves, as a share of it.
 
-    The motion of `foreground_motion_px` is projected onto the truth's, place by place. The truth has 1, a still shot and
-    one that moves about at random 0, one that moves the other way less. NaN when the truth's foreground does not move.
+    Both are `own_motion` with the truth's foreground; one is projected onto the other, place by place. The truth has 1,
+    a still shot and one that moves about at random 0, one that moves the other way less. NaN when the truth's foreground does not
+    move.
     """
-    found, true = (_own_motion(frames, foreground_THW) for frames in (frames_THWC, truth_THWC))
     whole = sum(float((wanted**2).sum()) for wanted in true)
-    along = sum(float((own * wanted).sum()) for own, wanted in zip(found, true, strict=True))
+    along = sum(float((own * wanted).sum()) for own, wanted in zip(made, true, strict=True))
     return along / whole if whole > 0 else float("nan")
 
 
-def _own_motion(frames_THWC: Frames, foreground_THW: Mask) -> list[Flow]:
+def own_motion(frames_THWC: Frames, foreground_THW: Mask) -> list[Flow]:
     """Of each step with any foreground, the motion [N, 2] of its foreground pixels beyond the camera."""
     steps = []
     for t in range(len(frames_THWC) - 1):

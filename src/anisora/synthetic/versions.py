@@ -46,9 +46,9 @@ _LIVELY = {
     "push": 2.5, "hug": 2.5, "cheer": 2, "spin": 1.5, "high_five": 1.5, "crawl": 1.5,
 }  # fmt: skip
 _QUIET = {
-    "wave": 1.5, "turn": 1.5, "talk": 1.5, "eat": 1.5, "point": 1.2, "cry": 1.2, "sit": 1, "clap": 1, "bow": 1, "laugh": 1,
-    "surprise": 0.9, "brighten": 0.9, "sadden": 0.9, "anger": 0.9, "drink": 0.8, "sleep": 0.8, "bounce_ball": 0.8,
-    "look_around": 0.8, "yawn": 0.7, "blink": 0.7, "nod": 0.7, "shake_head": 0.7,
+    "wave": 1.9, "turn": 1.9, "sit": 1.6, "clap": 1.6, "bow": 1.6, "look_around": 1.5, "talk": 1.5, "eat": 1.3, "point": 1.3,
+    "cry": 1.2, "laugh": 0.9, "drink": 0.8, "sleep": 0.8, "bounce_ball": 0.8, "yawn": 0.8, "surprise": 0.7, "brighten": 0.7,
+    "sadden": 0.7, "anger": 0.7, "blink": 0.6, "nod": 0.6, "shake_head": 0.6,
 }  # fmt: skip
 
 _UPPER_BODY = ("half", "full")
