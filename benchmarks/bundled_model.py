@@ -5,6 +5,7 @@
     python benchmarks/bundled_model.py --from runs/bench --json              # the same figures from those files
     python benchmarks/bundled_model.py --keep runs/bench --arms guides rife actions    # and what the usual run leaves out
     python benchmarks/bundled_model.py --compare trained.json randomised.json          # what the trained network adds
+    python benchmarks/bundled_model.py --clips 256 --keep runs/bench --workers 2       # two clips at a time
 
 Each seed gives one synthetic clip, by turns of the kinds seen in training and of those reserved for measuring, and the
 checkpoint makes from it: in-betweens of its first and last frame (with the recipe of `anisora generate` without flags,
@@ -18,13 +19,16 @@ truth, a cross-fade through the same VAE, an uncompressed cross-fade, an optical
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +109,13 @@ def main() -> None:
         print_comparison(compare(*map(read_output, options.compare)), options.json)
         return
     if options.source:
-        about, clips = read_run(options.source)
+        about, clips = read_run(options.source, options.workers)
         print_result(summarise(about, clips), options.json)
         return
     with tempfile.TemporaryDirectory() as scratch:
         run = options.keep or Path(scratch)
         record_run(run, options)
-        about, clips = read_run(run)
+        about, clips = read_run(run, options.workers)
         print_result(summarise(about, clips), options.json)
 
 
@@ -144,10 +148,13 @@ def parse() -> argparse.Namespace:
         metavar=("TRAINED.json", "RANDOMISED.json"),
         help="two outputs of --json, one of them with --randomise-dit: what the trained network adds, clip by clip",
     )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that make and measure clips")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
     options = parser.parse_args()
     if options.arms and options.source:
         parser.error("--from measures what is there; --arms goes with --keep, also to add to clips that are made")
+    if options.workers < 1:
+        parser.error(f"--workers: expected 1 or more, got {options.workers}")
     if {"guides", "rife"} & set(options.arms) and options.frames < LEAST_FRAMES:
         parser.error(f"five guides want shots of {LEAST_FRAMES} frames or more: got --frames {options.frames}")
     if "rife" in options.arms and "guides" not in options.arms:
@@ -160,22 +167,55 @@ def parse() -> argparse.Namespace:
 
 def record_run(run: Path, options: argparse.Namespace) -> None:
     """Makes the shots of every seed that is not yet finished in `run`, and writes them there."""
-    from checkpoint_shots import Checkpoint, linear_code_for, make_record
+    seeds = range(options.first_seed, options.first_seed + options.clips)
+    own = [seeds[first :: options.workers] for first in range(options.workers)]
+    checkpoint = open_checkpoint(options)
+    same_run(run, checkpoint.about() | {"randomised_dit": options.randomise_dit})
+    if options.workers == 1:
+        make_clips(run, options, seeds, checkpoint)
+        return
+    del checkpoint
+    with spawned(options.workers) as pool:
+        list(pool.map(make_clips, [run] * len(own), [options] * len(own), own))
+
+
+def open_checkpoint(options: argparse.Namespace) -> Any:
+    """The checkpoint that is measured, at the size that is asked for."""
+    from checkpoint_shots import Checkpoint
 
     size_px = options.size, options.size
     checkpoint = Checkpoint(options.model, size_px, options.frames, options.fps, options.corpus_version)
     if options.randomise_dit:
         checkpoint.randomise_transformer()
-    about = checkpoint.about() | {"randomised_dit": options.randomise_dit}
-    same_run(run, about)
+    return checkpoint
+
+
+def make_clips(run: Path, options: argparse.Namespace, seeds: range, checkpoint: Any = None) -> None:
+    """The clips of some seeds, and their optional arms; those that are there already are left as they are."""
+    from checkpoint_shots import linear_code_for, make_record
+
+    checkpoint = checkpoint or open_checkpoint(options)
     code = linear_code_for(checkpoint)
-    for seed in range(options.first_seed, options.first_seed + options.clips):
+    for seed in seeds:
         if not (clip_record.clip_folder(run, seed) / "clip.json").exists():
             start = time.perf_counter()
             clip_record.write(make_record(checkpoint, seed, code), run)
             tell(f"clip {seed - options.first_seed + 1} of {options.clips}: {time.perf_counter() - start:.1f} s")
         if options.arms:
             add_arms(checkpoint, clip_record.clip_folder(run, seed), options.arms)
+
+
+def spawned(workers: int) -> ProcessPoolExecutor:
+    """So many fresh processes, one thread each: forked ones would inherit torch's threads."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=one_thread)
+
+
+def one_thread() -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def add_arms(checkpoint: Any, folder: Path, names: list[str]) -> None:
@@ -204,17 +244,24 @@ def same_run(run: Path, about: dict[str, Any]) -> None:
 # --------------------------------------------------------------------------------------------------------- summing up
 
 
-def read_run(run: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Figures]]]:
+def read_run(run: Path, workers: int = 1) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Figures]]]:
     """What run.json says, and (clip.json, figures) of every finished clip."""
     folders = clip_record.finished(run)
     if not folders:
         sys.exit(f"no finished clips in {run}: expected DIR/clips/SEED/clip.json, as --keep DIR writes them")
-    clips = []
-    for index, folder in enumerate(folders):
-        record = clip_record.read(folder)
-        clips.append((record.about, measure_clip(record)))
-        tell(f"measured {index + 1} of {len(folders)}")
+    with contextlib.ExitStack() as stack:
+        each = map if workers == 1 else stack.enter_context(spawned(workers)).map
+        clips = []
+        for index, measured in enumerate(each(measure_folder, folders)):
+            clips.append(measured)
+            tell(f"measured {index + 1} of {len(folders)}")
     return json.loads((run / "run.json").read_text()), clips
+
+
+def measure_folder(folder: Path) -> tuple[dict[str, Any], Figures]:
+    """clip.json of one clip, and its figures."""
+    record = clip_record.read(folder)
+    return record.about, measure_clip(record)
 
 
 def summarise(about: dict[str, Any], clips: list[tuple[dict[str, Any], Figures]]) -> dict[str, Any]:

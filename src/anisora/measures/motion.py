@@ -46,8 +46,7 @@ def motion_along(made: Sequence[Flow], true: Sequence[Flow]) -> float:
     """How much of the truth's motion is made where, when and in which direction the truth moves, as a share of it.
 
     Both are `own_motion` with the truth's foreground; one is projected onto the other, place by place. The truth has 1,
-    a still shot and one that moves about at random 0, one that moves the other way less. NaN when the truth's foreground does not
-    move.
+    a still shot and one that moves about at random 0, one that moves the other way less. NaN when the truth does not move.
     """
     whole = sum(float((wanted**2).sum()) for wanted in true)
     along = sum(float((own * wanted).sum()) for own, wanted in zip(made, true, strict=True))
