@@ -76,6 +76,8 @@ def test_a_student_costs_its_teacher_s_passes_and_weights(tiny, clip_folder, tmp
     assert both.flops_a_step == pytest.approx(alone.flops_a_step * (3 + 2 * 2) / 3)
     unguided = replace(distilled, student=replace(distilled.student, guidance=1.0))
     assert budget(unguided).flops_a_step == pytest.approx(alone.flops_a_step * (3 + 2) / 3)
+    half = replace(distilled, student=replace(distilled.student, steps=7, own_share=0.5))  # (4 + 3) / 2 forwards before
+    assert budget(half).flops_a_step == pytest.approx(alone.flops_a_step * (3 + 3.5) / 3)
     assert both.memory_bytes["teacher"] == both.memory_bytes["weights"] == alone.memory_bytes["weights"]
     assert both.trained_parameters == alone.trained_parameters
 

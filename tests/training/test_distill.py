@@ -96,16 +96,57 @@ def test_one_step_of_the_student_comes_closer_to_the_teachers_guided_steps(confi
 
     def distance():
         with torch.no_grad():
-            noisy, conditions, captions = distill.noisy_samples(backbone, piece.sigmas[0], clips, held_out, settings)
-            text = backbone.text(captions)
-            wanted = follow(guided(backbone, teacher, conditions, text, 4.0), noisy, piece.sigmas)
-            own = velocity_of(backbone, backbone.networks, conditions, text)(noisy, piece.sigmas[0], piece.time)
+            samples = distill.draw_samples(backbone, clips, held_out, settings)
+            noisy = samples.at(piece.sigmas[0])
+            wanted = follow(guided(backbone, teacher, samples.conditions, samples.text_BLD, 4.0), noisy, piece.sigmas)
+            student = velocity_of(backbone, backbone.networks, samples.conditions, samples.text_BLD)
+            own = student(noisy, piece.sigmas[0], piece.time)
             made = noisy + (piece.sigmas[-1] - piece.sigmas[0]) * own
             return (made - wanted).square().mean().item()
 
     before = distance()
     train(Task(name="distill", modules=trained, loss=task.loss), settings.loop, settings.output)
     assert distance() < 0.6 * before
+
+
+def test_own_steps_are_kept_to_their_share(config):
+    settings = config(student={"steps": 4, "own_share": 0.3})
+    own = [distill.step_is_own(step, settings) for step in range(40)]
+    assert sum(own) == 12
+    assert {sum(own[turn : turn + 4]) for turn in range(0, 40, 4)} == {1, 2}
+    assert not any(distill.step_is_own(step, config()) for step in range(12))
+
+
+def test_a_student_starts_from_its_own_steps_and_aims_at_the_clip(config):
+    """Where all pieces but the last are followed by hand, the loss is that of the last step; and it falls with training."""
+    settings = config(student={"own_share": 1.0}, loop={"steps": 40})
+    backbone, _, trained, task = setting_of(settings)
+    pieces = pieces_of(student_scheduler(backbone.pipeline.scheduler, settings.student), settings.student)
+    from anisora.training.data import Loader
+
+    clip = finetune.open_course(distill.as_full(settings), backbone.info.strides, backbone.info.native).data[0]
+    clips, _ = Loader(clip, seed=5, world=World(), workers=1, folder=settings.output).batch(0)
+    samples = distill.draw_samples(backbone, clips, [101, 102], settings)
+    student = velocity_of(backbone, backbone.networks, samples.conditions, samples.text_BLD)
+
+    def missed():
+        with torch.no_grad():
+            state = samples.noise_BCFYX
+            for piece in pieces:
+                state, first = (
+                    state + (piece.sigmas[-1] - piece.sigmas[0]) * student(state, piece.sigmas[0], piece.time),
+                    state,
+                )
+            error_B = distill.own_errors(backbone, pieces, samples, settings)
+            # a velocity that is off by e ends off by e * sigma
+            ended = (state - samples.clean_BCFYX).square().flatten(1).mean(1) / pieces[-1].sigmas[0] ** 2
+            torch.testing.assert_close(error_B, ended, rtol=1e-4, atol=1e-6)
+            assert not torch.equal(first, samples.at(pieces[-1].sigmas[0]))
+            return ended.mean().item()
+
+    before = missed()
+    train(Task(name="distill", modules=trained, loss=task.loss), settings.loop, settings.output)
+    assert missed() < 0.6 * before
 
 
 @pytest.mark.parametrize("family", ["wan", "wan-experts", "vace"])
@@ -230,7 +271,7 @@ def test_a_network_that_predicts_the_clean_sample_gets_first_order_steps(tiny):
 def test_what_cannot_be_distilled_is_refused(config, tmp_path):
     with pytest.raises(BadConfig, match="v_prediction"):
         distill.main(config("cogvideox"))
-    for change in ({"steps": 0}, {"substeps": 0}, {"guidance": 0.5}, {"shift": 0.0}):
+    for change in ({"steps": 0}, {"substeps": 0}, {"own_share": 1.5}, {"guidance": 0.5}, {"shift": 0.0}):
         with pytest.raises(BadConfig, match=rf"student\.{next(iter(change))}"):
             config(student=change)
     with pytest.raises(BadConfig, match="substeps"):

@@ -79,7 +79,7 @@ def budget(config: FineTuneConfig | DistillConfig, *, devices: int = 1) -> Budge
         for bucket, share in zip(data.buckets, data.schedule.shares, strict=True)
     ]
     forward = {s.tokens: planner.forward_flops(network, s.tokens) for s in shown}
-    passes = passes_of(config) + (teacher_passes(student, info["recipe"], experts) if student else 0)
+    passes = passes_of(config) + (passes_before(student, info["recipe"], experts) if student else 0)
     flops = sum(s.share * s.bucket.batch * passes * forward[s.tokens] for s in shown)
     at_once = max(s.tokens * min(s.bucket.batch // shares, config.micro_batch or s.bucket.batch) for s in shown)
     at_once = -(-at_once // config.context_parallel)
@@ -127,10 +127,12 @@ def passes_of(config: FineTuneConfig) -> int:
     return 2 + (config.method == "full") + config.gradient_checkpointing
 
 
-def teacher_passes(student: StudentSettings, recipe: Recipe, experts: list[str]) -> int:
-    """Forward passes of the teacher in a step of one sample: one for each of its own steps, two where it is guided."""
+def passes_before(student: StudentSettings, recipe: Recipe, experts: list[str]) -> float:
+    """Forward passes without gradient in a step of one sample, on average: the teacher's steps, twice where it is guided, or
+    the student's own earlier steps."""
     is_guided = any(guidance_of(recipe, student.guidance, expert) != 1 for expert in experts)
-    return student.substeps * (1 + is_guided)
+    of_teacher = student.substeps * (1 + is_guided)
+    return (1 - student.own_share) * of_teacher + student.own_share * (student.steps - 1) / 2
 
 
 def matrix_rate(config: FineTuneConfig) -> float:

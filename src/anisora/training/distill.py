@@ -9,6 +9,12 @@ folded in (Meng et al. 2023). Why this and neither consistency nor distribution 
     end    x after `substeps` Euler steps of the guided teacher to the piece's last time
     loss   |student's velocity at x - (end - x) / (last - first)|^2, which is 0 exactly where one step does what they did
 
+A teacher is no better than its own steps, and nothing in that loss corrects what the student's earlier steps got wrong. So
+a share of the training steps (`own_share`) starts where the student's own steps have led from noise, and aims at the clip:
+
+    x      the student's own latents at the piece's first time, from noise, without gradient
+    loss   |student's velocity at x - (x - clip) / first|^2
+
 RUN/run.json, log.jsonl, checkpoints/STEP/, export/   as of any fine-tuning; the export is a diffusers folder whose
                                                       recipe has the few steps, guidance 1 and a first-order sampler
 """
@@ -18,7 +24,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +60,9 @@ class StudentSettings:
 
     steps: int = setting(8, "steps in which the student makes a shot")
     substeps: int = setting(4, "steps of the teacher in each of them")
+    own_share: float = setting(
+        0.0, "share of the training steps that start where the student's own steps lead, and aim at the clip"
+    )
     guidance: float | None = setting(None, "of the teacher; default: its recipe's, for each of two experts")
     shift: float | None = setting(None, "of the student's times; default: the teacher's")
 
@@ -93,6 +102,7 @@ def load_config(data: dict[str, Any], where: str) -> DistillConfig:
     for good, name, got, expected in [
         (student.steps >= 1, "steps", student.steps, "1 or more"),
         (student.substeps >= 1, "substeps", student.substeps, "1 or more"),
+        (0 <= student.own_share <= 1, "own_share", student.own_share, "0 to 1"),
         (student.guidance is None or student.guidance >= 1, "guidance", student.guidance, "1 or more"),
         (student.shift is None or student.shift > 0, "shift", student.shift, "above 0"),
     ]:
@@ -230,20 +240,28 @@ def distill_task(
     def loss(step: int, generator: torch.Generator) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         number, within = course.at(step)
         turn, place = divmod(step, len(pieces))
-        piece = pieces[permuted(place, len(pieces), f"{config.seed}/pieces/{turn}")]
+        number_of_piece = permuted(place, len(pieces), f"{config.seed}/pieces/{turn}")
+        piece = pieces[number_of_piece]
+        is_own = step_is_own(step, config)
         bucket = loaders[number].bucket(within)
         seeds = torch.randint(2**62, (bucket.batch,), generator=generator).tolist()
         clips, wait_s = loaders[number].batch(within)
         tokens = bucket.batch * tokens_of(backbone.info.strides, bucket.size_px, bucket.num_frames)
         figures: dict[str, Any] = {"clips": bucket.batch, "tokens": tokens, "wait_s": round(wait_s, 4)}
         figures |= {"sigma": round(piece.sigmas[0], 4)}
+        if config.student.own_share:
+            figures["own"] = is_own
         if config.stages:
             figures["stage"] = course.stages[number].name
         first = world.rank * len(clips)
         part = config.micro_batch or len(clips)
         for start in range(0, len(clips), part):
             own = seeds[first + start : first + min(start + part, len(clips))]
-            error_B = piece_errors(backbone, teacher, piece, clips[start : start + part], own, config)
+            samples = draw_samples(backbone, clips[start : start + part], own, config)
+            if is_own:
+                error_B = own_errors(backbone, pieces[: number_of_piece + 1], samples, config)
+            else:
+                error_B = piece_errors(backbone, teacher, piece, samples, config)
             yield error_B.sum() / len(clips), figures
 
     def rate(step: int) -> float:
@@ -252,32 +270,31 @@ def distill_task(
     return Task(name="distill", modules=trained, loss=loss, rate=rate)
 
 
-def piece_errors(
-    backbone: Backbone,
-    teacher: dict[str, nn.Module],
-    piece: Piece,
-    clips: list[Clip],
-    seeds: list[int],
-    config: DistillConfig,
-) -> Tensor:
-    """The squared error of the student's velocity for each sample, [B]; all draws of a sample follow from its seed."""
-    noisy, conditions, captions = noisy_samples(backbone, piece.sigmas[0], clips, seeds, config)
-    text = backbone.text(captions)
-    in_bfloat16 = finetune._in_bfloat16(as_full(config), backbone.device)
-    autocast = torch.autocast(backbone.device.type, torch.bfloat16) if in_bfloat16 else nullcontext()
-    with autocast:
-        with torch.no_grad():
-            end = follow(guided(backbone, teacher, conditions, text, config.student.guidance), noisy, piece.sigmas)
-        student = velocity_of(backbone, backbone.networks, conditions, text)
-        velocity = student(noisy, piece.sigmas[0], piece.time)
-    wanted = (end - noisy) / (piece.sigmas[-1] - piece.sigmas[0])
-    return (velocity - wanted).square().flatten(1).mean(1)
+def step_is_own(step: int, config: DistillConfig) -> bool:
+    """Whether a training step starts where the student's own steps lead; so many of every turn of the pieces, drawn anew
+    each turn. A turn whose share is no whole number rounds it up or down, so that the share is kept over turns."""
+    turn, place = divmod(step, config.student.steps)
+    share = config.student.own_share * config.student.steps
+    count = math.floor((turn + 1) * share + 1e-9) - math.floor(turn * share + 1e-9)
+    return permuted(place, config.student.steps, f"{config.seed}/own/{turn}") < count
 
 
-def noisy_samples(
-    backbone: Backbone, sigma: float, clips: list[Clip], seeds: list[int], config: DistillConfig
-) -> tuple[Tensor, Conditions, list[str]]:
-    """Clips at a noise level, the conditions drawn for them, and their captions or none."""
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Clips as latents, the noise drawn for each, the conditions drawn from each, and captions as text states."""
+
+    clean_BCFYX: Tensor
+    noise_BCFYX: Tensor
+    conditions: Conditions
+    text_BLD: Tensor
+
+    def at(self, sigma: float) -> Tensor:
+        """The clips at a noise level."""
+        return (1 - sigma) * self.clean_BCFYX + sigma * self.noise_BCFYX
+
+
+def draw_samples(backbone: Backbone, clips: list[Clip], seeds: list[int], config: DistillConfig) -> Samples:
+    """All draws of a sample follow from its seed."""
     rngs = [np.random.default_rng(seed) for seed in seeds]
     clean, conditions = finetune.encoded_clips(backbone, clips, rngs, config.conditions)
     captions = [
@@ -285,8 +302,47 @@ def noisy_samples(
         for clip, rng in zip(clips, rngs, strict=True)
     ]
     noise = [torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    noisy = (1 - sigma) * clean + sigma * torch.stack(noise).to(clean)
-    return noisy, conditions, captions
+    return Samples(
+        clean_BCFYX=clean,
+        noise_BCFYX=torch.stack(noise).to(clean),
+        conditions=conditions,
+        text_BLD=backbone.text(captions),
+    )
+
+
+def piece_errors(
+    backbone: Backbone, teacher: dict[str, nn.Module], piece: Piece, samples: Samples, config: DistillConfig
+) -> Tensor:
+    """The squared error [B] of the student's velocity where a noised clip is followed by the teacher."""
+    noisy = samples.at(piece.sigmas[0])
+    with _autocast(backbone, config):
+        with torch.no_grad():
+            teach = guided(backbone, teacher, samples.conditions, samples.text_BLD, config.student.guidance)
+            end = follow(teach, noisy, piece.sigmas)
+        student = velocity_of(backbone, backbone.networks, samples.conditions, samples.text_BLD)
+        velocity = student(noisy, piece.sigmas[0], piece.time)
+    wanted = (end - noisy) / (piece.sigmas[-1] - piece.sigmas[0])
+    return (velocity - wanted).square().flatten(1).mean(1)
+
+
+def own_errors(backbone: Backbone, pieces: list[Piece], samples: Samples, config: DistillConfig) -> Tensor:
+    """The squared error [B] of the student's velocity towards the clip, in the last of `pieces`, after its own steps through
+    those before."""
+    *before, last = pieces
+    noisy = samples.noise_BCFYX
+    with _autocast(backbone, config):
+        student = velocity_of(backbone, backbone.networks, samples.conditions, samples.text_BLD)
+        with torch.no_grad():
+            for piece in before:
+                noisy = noisy + (piece.sigmas[-1] - piece.sigmas[0]) * student(noisy, piece.sigmas[0], piece.time)
+        velocity = student(noisy, last.sigmas[0], last.time)
+    wanted = (noisy - samples.clean_BCFYX) / last.sigmas[0]
+    return (velocity - wanted).square().flatten(1).mean(1)
+
+
+def _autocast(backbone: Backbone, config: DistillConfig) -> AbstractContextManager[Any]:
+    in_bfloat16 = finetune._in_bfloat16(as_full(config), backbone.device)
+    return torch.autocast(backbone.device.type, torch.bfloat16) if in_bfloat16 else nullcontext()
 
 
 def velocity_of(
