@@ -112,21 +112,25 @@ class Row:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
-def in_between_distance(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
-    """Perceptual distance to the truth of the frames between a first and a last guide."""
-    from anisora.measures.perceptual import perceptual_distance
+def in_between_distance(look: str) -> Measure:
+    """Perceptual distance to the truth of the frames between a first and a last guide, of clips in a look."""
 
-    truth = clip.video_THWC
-    ends = {0: truth[0], len(truth) - 1: truth[-1]}
-    made, _ = checkpoint.shot(clip.caption, ends, seed)
-    return Made(value=float(perceptual_distance(made, truth)[1:-1].mean()), truth_THWC=truth, made_THWC=made)
+    def distance(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
+        from anisora.measures.perceptual import perceptual_distance
+
+        truth = LOOKS[look](clip)
+        ends = {0: truth[0], len(truth) - 1: truth[-1]}
+        made, _ = checkpoint.shot(clip.caption, ends, seed)
+        return Made(value=float(perceptual_distance(made, truth)[1:-1].mean()), truth_THWC=truth, made_THWC=made)
+
+    return distance
 
 
 def illustration_distance(checkpoint: Checkpoint, clip: Any, seed: int) -> Made:
-    """Perceptual distance to the truth of what follows a pencil drawing, a look of which no clip was shown."""
+    """Perceptual distance to the truth of what follows a drawing in a look of which no clip was shown."""
     from anisora.measures.perceptual import perceptual_distance
 
-    truth = LOOKS["pencil"](clip)
+    truth = LOOKS[NEW_LOOK](clip)
     made, _ = checkpoint.shot(clip.caption, {0: truth[0]}, seed)
     return Made(value=float(perceptual_distance(made, truth)[1:].mean()), truth_THWC=truth, made_THWC=made)
 
@@ -163,9 +167,9 @@ def with_masks(setting: Setting) -> dict[str, Any]:
     return {"data": {"pairs": str(pairs)}}
 
 
-def with_pencil_stills(setting: Setting) -> dict[str, Any]:
-    """A fifth of the steps show stills of the look, none of the clips has it."""
-    return {"data": {"images": setting.stills("pencil"), "image_share": 0.2}}
+def with_stills(look: str) -> Callable[[Setting], dict[str, Any]]:
+    """A fifth of the steps show stills of a look, none of the clips has it."""
+    return lambda setting: {"data": {"images": setting.stills(look), "image_share": 0.2}}
 
 
 def from_weak_to_strong(setting: Setting) -> dict[str, Any]:
@@ -201,16 +205,32 @@ def subtitled_then(last: str) -> Callable[[Setting], dict[str, Any]]:
     return stages
 
 
+def all_of(*parts: Callable[[Setting], dict[str, Any]]) -> Callable[[Setting], dict[str, Any]]:
+    """The fields of several, laid over each other; those of `data` too."""
+
+    def fields(setting: Setting) -> dict[str, Any]:
+        laid: dict[str, Any] = {}
+        for part in parts:
+            more = part(setting)
+            laid |= {**more, "data": {**laid.get("data", {}), **more.get("data", {})}}
+        return laid
+
+    return fields
+
+
+#: A look that the base has not seen: what a strategy is for shows where there is something to learn.
+NEW_LOOK = "pencil"
+
 LORA = {"method": "lora", "lora": {"rank": 16}, "loop": {"learning_rate": 5e-4, "warmup_steps": 20}}
 
 ROWS = {
     "mask-strategy": Row(
-        claim="guides drawn at any frame teach in-betweening; frame 0 alone does not",
-        measure=in_between_distance,
+        claim="guides drawn at any frame teach in-betweening of a new look; frame 0 alone does not",
+        measure=in_between_distance(NEW_LOOK),
         unit="perceptual distance",
         is_lower_better=True,
-        on=Arm(config=LORA),
-        off=Arm(config={**LORA, "conditions": {"first_prob": 1.0}}),
+        on=Arm(config=LORA, more=in_look(NEW_LOOK)),
+        off=Arm(config={**LORA, "conditions": {"first_prob": 1.0}}, more=in_look(NEW_LOOK)),
     ),
     "motion-lora": Row(
         claim="a LoRA on video-mask pairs keeps what lies outside of the area still",
@@ -222,10 +242,12 @@ ROWS = {
     ),
     "few-step": Row(
         claim="at 8 steps and guidance 1 the student is nearer to the truth than its teacher",
-        measure=in_between_distance,
+        measure=in_between_distance("drawn"),
         unit="perceptual distance",
         is_lower_better=True,
-        on=Arm(config={"method": "distill", "student": {"steps": 8}, "loop": {"learning_rate": 2e-5}}),
+        on=Arm(
+            config={"method": "distill", "student": {"steps": 8, "own_share": 0.5}, "loop": {"learning_rate": 2e-5}}
+        ),
         off=Arm(config=None),
         recipe={"steps": 8, "guidance": 1.0, "guidance_2": None},
     ),
@@ -234,28 +256,28 @@ ROWS = {
         measure=illustration_distance,
         unit="perceptual distance",
         is_lower_better=True,
-        on=Arm(config=LORA, more=with_pencil_stills),
+        on=Arm(config=LORA, more=with_stills(NEW_LOOK)),
         off=Arm(config=LORA),
     ),
     "weak-to-strong": Row(
-        claim="small clips at a low rate first teach more than the same number of tokens at full size and rate",
-        measure=in_between_distance,
+        claim="small clips at a low rate first teach a new look better than the same number of tokens at full size and rate",
+        measure=in_between_distance(NEW_LOOK),
         unit="perceptual distance",
         is_lower_better=True,
-        on=Arm(config=LORA, more=from_weak_to_strong),
-        off=Arm(config=LORA),
+        on=Arm(config=LORA, more=all_of(in_look(NEW_LOOK), from_weak_to_strong)),
+        off=Arm(config=LORA, more=in_look(NEW_LOOK)),
     ),
     "resolution": Row(
-        claim="clips at the size that is asked for teach what clips at half the side do not",
-        measure=in_between_distance,
+        claim="clips of a new look at the size that is asked for teach what clips at half the side do not",
+        measure=in_between_distance(NEW_LOOK),
         unit="perceptual distance",
         is_lower_better=True,
-        on=Arm(config=LORA),
-        off=Arm(config=LORA, more=small),
+        on=Arm(config=LORA, more=in_look(NEW_LOOK)),
+        off=Arm(config=LORA, more=all_of(in_look(NEW_LOOK), small)),
     ),
     "2d-3d": Row(
         claim="drawn clips teach to move drawings; as many of the same clips with rounded, lit bodies do not",
-        measure=in_between_distance,
+        measure=in_between_distance("drawn"),
         unit="perceptual distance",
         is_lower_better=True,
         on=Arm(config=LORA),
@@ -329,9 +351,9 @@ def open_arm(base: str, export: Path | None, row: Row, like: Checkpoint) -> Chec
 def run_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures both arms of a row for every seed, and says what came of it."""
     row = ROWS[name]
-    how = [args.base, args.size, args.frames, args.fps, args.train_clips, synthetic.CORPUS_VERSION]
-    out = args.out / name / f"{args.steps}-steps-{content_hash(how)[:8]}"
     like = Checkpoint(args.base, tuple(args.size), args.frames, args.fps)
+    how = [like.about(), args.train_clips, row.claim, row.on.config, row.off.config, row.recipe]
+    out = args.out / name / f"{args.steps}-steps-{content_hash(how)[:8]}"
     setting = Setting(like=like, folder=out, num_clips=args.train_clips, steps=args.steps)
     path = out / "records.jsonl"
     records = read_jsonl(path) if path.exists() else []
