@@ -199,6 +199,16 @@ def test_two_runs_in_one_folder_are_refused(config):
         finetune.main(settings)
 
 
+def test_a_refused_run_leaves_no_folder(config, tmp_path):
+    with pytest.raises(BadConfig, match="parts"):
+        finetune.main(config(parts=["decoder"]))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(BadConfig, match="parts"):
+        finetune.main(config(parts=["decoder"]))
+    assert (tmp_path / "run").exists()  # it was there before
+
+
 def test_another_config_or_other_clips_are_refused_and_named(config, clip_folder, tmp_path):
     settings = config()
     assert finetune.main(settings, max_minutes=0) is None

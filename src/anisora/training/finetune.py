@@ -175,9 +175,9 @@ def _train(config: FineTuneConfig, world: World, max_minutes: float) -> bool:
     course = open_course(config, backbone.info.strides, backbone.info.native, world.shares)
     _check_context(config, backbone, course)
     if world.is_first:
+        begin({**plain(config), "clips": course.described()}, out, MAY_CHANGE)
         if config.method == "lora":
             say_size(trained, config.lora.rank)
-        begin({**plain(config), "clips": course.described()}, out, MAY_CHANGE)
     split_tokens(backbone.networks.values(), world)
     shard(backbone.networks.values(), world)
     cache = _filled(config, backbone, course, world) if config.cache else None

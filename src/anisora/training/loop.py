@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -232,10 +233,14 @@ def _check_finite(what: str, value: float, folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, world: World = _ALONE) -> Iterator[None]:
-    """Raises BadConfig where another process trains in the folder; keeps others out until the block ends."""
+    """Raises BadConfig where another process trains in the folder; keeps others out until the block ends.
+
+    A folder made for a run that was then refused, and so left nothing in it, goes again.
+    """
     if not world.is_first:
         yield
         return
+    was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
@@ -244,7 +249,11 @@ def locked(folder: Path, world: World = _ALONE) -> Iterator[None]:
             raise BadConfig(
                 "another run trains in this folder", got=folder, hint="waiting for it, or another output folder"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if not was_there and [path.name for path in folder.iterdir()] == [".lock"]:
+                shutil.rmtree(folder)
 
 
 def _follow(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float) -> None:
