@@ -6,11 +6,9 @@ import base64
 import io
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from anisora.curation.captions.measured import MeasuredCaptioner, color_tags, co
 from anisora.curation.captions.schema import parse, parse_prose
 from anisora.errors import BadConfig, BadInput, UnusableReply
 from anisora.measures.clip import ClipView
+from local_server import ChatHandler, ChatServer, serving
 
 GOOD = AnimeCaption(
     prose="A girl with red hair walks through falling leaves.",
@@ -318,17 +317,13 @@ def test_a_clip_that_cannot_be_read_fails_alone(tmp_path):
 # -- an endpoint that misbehaves ---------------------------------------------------------------------------------------
 
 
-class Endpoint(ThreadingHTTPServer):
+class Endpoint(ChatServer):
     """An OpenAI-compatible server on this machine. `faults` give, per clip, what its first requests meet."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.faults: dict[int, list[str]] = {}
-        self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.lock = threading.Lock()
 
     def fault(self, clip_number: int) -> str | None:
         with self.lock:
@@ -336,11 +331,11 @@ class Endpoint(ThreadingHTTPServer):
             return waiting.pop(0) if waiting else None
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ChatHandler):
     server: Endpoint
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.question()
         *pictures, words_part = body["messages"][0]["content"]
         jpeg = base64.b64decode(pictures[0]["image_url"]["url"].split(",", 1)[1])
         number = round(float(np.asarray(Image.open(io.BytesIO(jpeg))).mean()) / 10)
@@ -352,48 +347,29 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.fault(number)
         time.sleep(random.Random(number).random() * 0.02)  # answers overtake one another
         if fault and fault.isdigit():
-            return self._send(int(fault), b'{"error": {"message": "injected"}}')
+            return self.send(int(fault), b'{"error": {"message": "injected"}}')
         if fault == "hang":
             time.sleep(1.0)
         if fault == "torn_body":
-            return self._send(200, b'{"choices": [{"message": {"cont')
+            return self.send(200, b'{"choices": [{"message": {"cont')
         answer = {
             "refusal": "I'm sorry, but I can't help with that.",
             "loop": "She walks and " * 80,
             "truncated": good[: len(good) // 2],
             "other_clip": good.replace(code, "00000000"),
         }.get(fault or "", good)
-        finish = "content_filter" if fault == "filtered" else "stop"
-        choice = {"message": {"role": "assistant", "content": answer}, "finish_reason": finish}
-        self._send(200, json.dumps({"choices": [choice]}).encode())
-
-    def _send(self, status: int, body: bytes) -> None:
-        try:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:
-            pass  # the client did not wait
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(answer, "content_filter" if fault == "filtered" else "stop")
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 def captioner(server: Endpoint, **fields: Any) -> EndpointCaptioner:
-    host, port = server.server_address[:2]
-    settings = {"base_url": f"http://{host}:{port}/v1", "model": "tiny", "in_flight": 4, "pause_s": 0.01} | fields
+    settings = {"base_url": server.base_url, "model": "tiny", "in_flight": 4, "pause_s": 0.01} | fields
     return EndpointCaptioner(EndpointSettings(**settings))
 
 

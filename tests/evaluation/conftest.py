@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anisora.assets import cache_folder
+from .packages import Package, defined_in, fetched
+
+VBENCH = Package(
+    requirement="vbench==0.1.5",
+    file="vbench-0.1.5-py3-none-any.whl",
+    sha256="13266ed4715d91a7669ab58484b9e010bc91bb96e129d414fb512d4937890023",
+)
 
 
 def _texture(height: int, width: int, seed: int) -> np.ndarray:
@@ -37,25 +38,6 @@ def moving_THWC() -> np.ndarray:
     return frames
 
 
-VBENCH = "vbench==0.1.5"
-WHEEL = "vbench-0.1.5-py3-none-any.whl"
-SHA256 = "13266ed4715d91a7669ab58484b9e010bc91bb96e129d414fb512d4937890023"
-
-
-def _wheel() -> Path:
-    """The wheel in the cache; the test is skipped, with the reason, where it cannot be had."""
-    path = cache_folder() / "tests" / WHEEL
-    if not path.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "--retries", "0", "--timeout", "20", "--dest", str(path.parent)]
-        done = subprocess.run([*command, VBENCH], capture_output=True, text=True)
-        if done.returncode or not path.is_file():
-            pytest.skip(f"{VBENCH} cannot be had: {(done.stderr.strip().splitlines() or ['no reason told'])[-1]}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        pytest.skip(f"{path} has other bytes than expected")
-    return path
-
-
 @pytest.fixture(scope="session")
 def vbench() -> Callable[..., dict[str, Any]]:
     """`vbench(member, **names)`: the functions and classes of one of its files, run with `names` for what it imports.
@@ -63,12 +45,5 @@ def vbench() -> Callable[..., dict[str, Any]]:
     The file's imports are left out (they want another numpy, transformers of 2023 and detectors), its code is run as it
     stands; the networks and decoders it would call are handed in by the test, as functions that return stored arrays.
     """
-    archive = zipfile.ZipFile(_wheel())
-
-    def load(member: str, **names: Any) -> dict[str, Any]:
-        tree = ast.parse(archive.read(member))
-        tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-        exec(compile(tree, member, "exec"), names)
-        return names
-
-    return load
+    archive = zipfile.ZipFile(fetched(VBENCH, "--only-binary=:all:"))
+    return lambda member, **names: defined_in(archive.read(member), member, names)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import math
 import os
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,39 +17,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from anisora.assets import cache_folder
 from anisora.errors import BadCheckpoint
 from anisora.evaluation import dreamsim, published
 
+from .packages import Package, defined_in, fetched
 from .tiny_encoders import timm_vit, write_dreamsim
 
-DREAMSIM = "dreamsim==0.2.1"
-ARCHIVE = "dreamsim-0.2.1.tar.gz"
-SHA256 = "36c655ee1bb5dbbf1730f03a59ac0d0180922f2151dfbdfb4f058b1756903d14"
+DREAMSIM = Package(
+    requirement="dreamsim==0.2.1",
+    file="dreamsim-0.2.1.tar.gz",
+    sha256="36c655ee1bb5dbbf1730f03a59ac0d0180922f2151dfbdfb4f058b1756903d14",
+)
 WIDTH, BLOCKS = 32, 12  # it reads its twelfth block
 
 
 @pytest.fixture(scope="module")
 def package() -> Callable[..., dict[str, Any]]:
     """`package(member, **names)`: the functions and classes of one of its files, run with `names` for what it imports."""
-    path = cache_folder() / "tests" / ARCHIVE
-    if not path.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
-        command += ["--disable-pip-version-check", "--retries", "0", "--timeout", "20", "--dest", str(path.parent)]
-        done = subprocess.run([*command, DREAMSIM], capture_output=True, text=True)
-        if done.returncode or not path.is_file():
-            pytest.skip(f"{DREAMSIM} cannot be had: {(done.stderr.strip().splitlines() or ['no reason told'])[-1]}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        pytest.skip(f"{path} has other bytes than expected")
+    path = fetched(DREAMSIM, "--no-build-isolation")
 
     def load(member: str, **names: Any) -> dict[str, Any]:
         with tarfile.open(path) as archive:
             file = archive.extractfile(f"dreamsim-0.2.1/dreamsim/{member}.py")
             assert file is not None
-            tree = ast.parse(file.read())
-        tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-        exec(compile(tree, member, "exec"), names)
-        return names
+            return defined_in(file.read(), member, names)
 
     return load
 

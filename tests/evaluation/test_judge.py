@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +21,28 @@ from anisora.evaluation.scorer_card import read_card
 from anisora.evaluation.scoring import open_scorers
 from anisora.evaluation.suite import evaluate
 from anisora.media.writer import write_video
+from local_server import ChatHandler, ChatServer, serving
 
 from .tiny_encoders import clip
 
 RATED = {"smoothness": 4, "text_video": 2.5, "why": "the square keeps its shape"}
 
 
-class Server(ThreadingHTTPServer):
+class Server(ChatServer):
     """Answers with `RATED`, or with what `faults` holds for the prompt, in turn."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.faults: dict[str, list[Any]] = {}
-        self.bodies: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
         self.meet: threading.Barrier | None = None  # where questions wait for another one
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ChatHandler):
     server: Server
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.question()
         words = body["messages"][0]["content"][-1]["text"]
         with self.server.lock:
             self.server.bodies.append(body)
@@ -59,36 +55,18 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.at_once -= 1
         if isinstance(fault, int):
-            return self._send(fault, b'{"error": "injected"}')
+            return self.send(fault, b'{"error": "injected"}')
         if fault == "hang":
             time.sleep(1.0)
         text = json.dumps(RATED) if fault in (None, "hang") else fault
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 900, "completion_tokens": 30}
-        self._send(200, json.dumps({"choices": [choice], "usage": usage}).encode())
-
-    def _send(self, status: int, body: bytes) -> None:
-        try:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:
-            pass  # the client did not wait
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(text, usage={"prompt_tokens": 900, "completion_tokens": 30})
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
-    thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(made):
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +77,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def write_card(folder: Path, server: Server, **fields: Any) -> Path:
-    host, port = server.server_address[:2]
-    endpoint = {"base_url": f"http://{host}:{port}/v1", "model": "tiny", "in_flight": 4, "pause_s": 0.01} | fields
+    endpoint = {"base_url": server.base_url, "model": "tiny", "in_flight": 4, "pause_s": 0.01} | fields
     outputs = [{"dimension": name, "low": 1, "high": 5} for name in ("smoothness", "text_video")]
     card = {"schema": 2, "layout": "endpoint", "unit": "rating", "outputs": outputs, "endpoint": endpoint}
     card |= {"question": "Frames of {prompt}. How good?", "look": {"num_frames": 3, "short_px": 64}}
