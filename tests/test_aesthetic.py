@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from anisora.errors import BadCheckpoint
 from anisora.measures.aesthetic import aesthetic, load_head, picture_features
@@ -123,3 +125,10 @@ def test_what_does_not_fit_is_named(clip_folder: Path, drawing: np.ndarray, tmp_
         aesthetic(clip, head=tmp_path / "wide.pth")
     with pytest.raises(BadCheckpoint, match="no CLIP there"):
         aesthetic(clip, clip_model=tmp_path, head=tmp_path / "wide.pth")
+    weights = tmp_path / "clip" / "model.safetensors"
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    tensors = load_file(weights)
+    gone = next(name for name in tensors if name.startswith("visual_projection"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, weights, metadata={"format": "pt"})
+    with pytest.raises(BadCheckpoint, match=r"without visual_projection\.weight"):
+        aesthetic(clip, clip_model=tmp_path / "clip", head=tmp_path / "wide.pth")

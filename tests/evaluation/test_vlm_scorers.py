@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from anisora.curation.captions.tiny import write_tiny_vlm
 from anisora.errors import BadCheckpoint
-from anisora.evaluation import encoders, finetuning
+from anisora.evaluation import finetuning
 from anisora.evaluation.finetuning import Example, Recipe
 from anisora.evaluation.look import Case, Look
 from anisora.evaluation.network_scorer import NetworkScorer
 from anisora.evaluation.samples import Sample
+from anisora.measures.pretrained import quiet
 from anisora.media.writer import write_video
 from anisora.serving.scorer_loop import fit
 
@@ -92,7 +93,7 @@ def test_a_head_reads_the_last_token(vlm, tmp_path, case):
     said = scorer.said(case)
     from transformers import Qwen2VLForConditionalGeneration
 
-    with encoders.quiet():
+    with quiet():
         stock = Qwen2VLForConditionalGeneration.from_pretrained(vlm).eval()
     inputs = scorer.network.vlm.batch([(case.frames, "How is it?", None)])
     with torch.inference_mode():
@@ -121,7 +122,7 @@ def test_reward_tokens_are_read_where_they_stand(vlm, tmp_path, case):
     words.add_special_tokens({"additional_special_tokens": names})
     words.save_pretrained(folder)
     head = load_file(folder / "model.safetensors")["rm_head.weight"]
-    with encoders.quiet():
+    with quiet():
         model = Qwen2VLForConditionalGeneration.from_pretrained(vlm)
         model.resize_token_embeddings(len(words))
         model.save_pretrained(folder)

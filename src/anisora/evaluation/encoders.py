@@ -1,14 +1,12 @@
 """Encoders of pictures and of text from local folders, in the layout of transformers, for the networks that score.
 
-A folder is loaded whole or refused: transformers fills what a file lacks with random numbers and warns, which a score must
-not survive. Nothing is ever downloaded, and no code from a folder is run.
+A folder is loaded whole or refused (`measures.pretrained`). Nothing is ever downloaded, and no code from a folder is run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anisora.errors import BadCheckpoint
+from anisora.measures.pretrained import load_strict, quiet
 
 #: Where the one feature of a picture or a text is found: the first token after the last norm, or what the model pools.
 Place = Literal["first", "pooled"]
@@ -190,53 +189,6 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return _opened(AutoTokenizer, folder, "a tokenizer")
-
-
-def load_strict(model_class: Any, folder: Path, *, ignore: Sequence[str] = (), **options: Any) -> Any:
-    """A transformers model with every tensor from the folder. Raises BadCheckpoint that names those that lack or misfit.
-
-    `ignore` are beginnings of names that the file need not have. Tensors that the file has beyond the model's are fine:
-    a folder may hold more than the part that is opened.
-    """
-    try:
-        with quiet():
-            model, found = model_class.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as reason:
-        first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
-        raise BadCheckpoint("the model cannot be opened", got=f"{folder} ({first})") from reason
-    lacking = sorted(name for name in found["missing_keys"] if not name.startswith(tuple(ignore)))
-    misfit = sorted(f"{name} {tuple(got)} for {tuple(want)}" for name, got, want in found["mismatched_keys"])
-    if lacking or misfit:
-        said = [f"without {', '.join(lacking[:4])}" + _more(lacking)] if lacking else []
-        said += [f"with {', '.join(misfit[:4])}" + _more(misfit)] if misfit else []
-        raise BadCheckpoint(
-            "the weights do not fit the model",
-            got=f"{folder} {'; '.join(said)}",
-            expected=f"all of {type(model).__name__}",
-        )
-    return model
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 4} more" if len(names) > 4 else ""
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """transformers without its bars and warnings: what matters of them is raised."""
-    from transformers.utils import logging
-
-    before, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if had_bars:
-            logging.enable_progress_bar()
 
 
 def model_type(folder: Path, what: str) -> str:

@@ -35,6 +35,7 @@ from anisora.evaluation.samples import Sample
 from anisora.evaluation.scorer_card import FILE, Card, Output, card_text, read_card
 from anisora.files import write_atomic
 from anisora.measures.footage import Footage
+from anisora.measures.pretrained import quiet
 from anisora.records import Backend
 from anisora.runtime import pick_device, pick_dtype
 from anisora.settings import plain
@@ -217,7 +218,7 @@ def save_network(network: Network, card: Card, folder: Path) -> Path:
 
 def _save_part(network: Network, name: str, folder: Path) -> None:
     part: Any = network.parts()["backbone" if name == "adapter" else name]
-    with encoders.quiet():
+    with quiet():
         if hasattr(part, "save"):
             part.save(folder)
             return

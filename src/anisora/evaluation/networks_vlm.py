@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from anisora.curation.captions.vlm import FAMILIES, VisionLanguage, chat_template
 from anisora.errors import BadCheckpoint
-from anisora.evaluation.encoders import load_processor, load_strict, load_tokenizer, model_type
+from anisora.evaluation.encoders import load_processor, load_tokenizer, model_type
 from anisora.evaluation.look import Case
 from anisora.evaluation.networks import Network
+from anisora.measures.pretrained import load_strict
 
 Read = Literal["last", "tokens", "answer"]
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anisora.errors import BadCheckpoint
-from anisora.evaluation.encoders import quiet
 from anisora.evaluation.weight_files import fill, read_tensors, without_prefix
 from anisora.files import existing_file
+from anisora.measures.pretrained import quiet
 
 # ------------------------------------------------------------------------------------------------------------------ DINO
 

@@ -25,11 +25,11 @@ from torch.nn import functional
 
 from anisora.errors import BadCheckpoint
 from anisora.evaluation import dreamsim, published, vbench
-from anisora.evaluation.encoders import load_strict, model_type
 from anisora.evaluation.identity import weights_sha256
 from anisora.evaluation.samples import Sample
 from anisora.files import sha256_file
 from anisora.measures import aesthetic, raft
+from anisora.measures.pretrained import load_clip_vision, load_strict
 from anisora.runtime import pick_device
 from anisora.store import content_hash
 
@@ -349,16 +349,7 @@ def _open_dreamsim(dino: Path, folder: Path) -> Any:
 
 
 def _open_clip(path: Path) -> Any:
-    from transformers import AutoConfig, CLIPVisionModelWithProjection
-
-    if path.is_file():
-        return published.load_clip_vision(path)
-    kind = model_type(path, "a CLIP")
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
-    if kind == "clip":  # both towers: the width of the embedding is said above them
-        config.vision_config.projection_dim = config.projection_dim
-        config = config.vision_config
-    return load_strict(CLIPVisionModelWithProjection, path, config=config).eval()
+    return published.load_clip_vision(path) if path.is_file() else load_clip_vision(path)
 
 
 _OPENERS: dict[str, Callable[[Mapping[str, Path]], Any]] = {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from anisora.errors import BadCheckpoint
 from anisora.files import existing_file, sha256_file
 from anisora.measures.clip import ClipView
+from anisora.measures.pretrained import load_clip_vision
 from anisora.records import Score
 
 if TYPE_CHECKING:
@@ -134,24 +135,19 @@ _predictor = functools.cache(_Predictor)
 
 
 def load_clip(folder: str | Path) -> tuple[Any, Any]:
-    """(picture encoder with projection, its processor) of a local transformers CLIP folder. Raises BadCheckpoint.
+    """(picture encoder with projection, its processor) of a local transformers CLIP folder. Raises BadCheckpoint
+    that names tensors which lack or misfit.
 
     The processor is the one on Pillow, with which the heads were trained; the other one needs torchvision.
     """
-    from transformers import AutoConfig, CLIPImageProcessorPil, CLIPVisionModelWithProjection
+    from transformers import CLIPImageProcessorPil
 
-    if not (Path(folder) / "config.json").is_file():
-        raise BadCheckpoint("no CLIP there", got=folder, expected="a folder with config.json and weights")
+    encoder = load_clip_vision(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type == "clip":  # both towers: the width of the embedding is said above them
-            config.vision_config.projection_dim = config.projection_dim
-            config = config.vision_config
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder, config=config, local_files_only=True)
         processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as reason:
+    except (OSError, ValueError, KeyError) as reason:
         raise BadCheckpoint("the CLIP cannot be opened", got=f"{folder} ({reason})") from reason
-    return encoder.eval(), processor
+    return encoder, processor
 
 
 def load_head(path: str | Path) -> torch.nn.Module:
