@@ -45,6 +45,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> argparse.Namespace:
         randomise_dit=False,
         arms=[],
         corpus_version=2,
+        workers=1,
     )
 
 
@@ -89,6 +90,19 @@ def test_it_prints_what_it_promises_as_json(result: dict):
 def test_the_frames_kept_give_the_same_figures(benchmark: ModuleType, run: Path, result: dict, tmp_path: Path):
     shutil.copytree(run, tmp_path / "elsewhere")
     assert benchmark.summarise(*benchmark.read_run(tmp_path / "elsewhere")) == result
+
+
+def test_two_processes_measure_what_one_does(benchmark: ModuleType, run: Path):
+    (about, alone), (about_two, together) = (benchmark.read_run(run, workers) for workers in (1, 2))
+    assert about == about_two
+    for (clip, figures), (clip_two, figures_two) in zip(alone, together, strict=True):
+        assert clip == clip_two
+        # What `benchmark` has patched is as usual in a fresh process.
+        figures, figures_two = (
+            {name: value for name, value in each.items() if "perceptual" not in name} for each in (figures, figures_two)
+        )
+        assert len(figures) > 40
+        assert figures == pytest.approx(figures_two, rel=1e-5, nan_ok=True)  # sums over other numbers of threads
 
 
 def test_the_figures_come_from_the_frames(benchmark: ModuleType, run: Path, result: dict, tmp_path: Path):
