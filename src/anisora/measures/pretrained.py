@@ -14,11 +14,10 @@ from typing import Any
 from anisora.errors import BadCheckpoint
 
 
-def load_strict(model_class: Any, folder: Path, *, ignore: Sequence[str] = (), **options: Any) -> Any:
+def load_strict(model_class: Any, folder: Path, **options: Any) -> Any:
     """A transformers model with every tensor from the folder. Raises BadCheckpoint that names those that lack or misfit.
 
-    `ignore` are beginnings of names that the file need not have. Tensors that the file has beyond the model's are fine:
-    a folder may hold more than the part that is opened.
+    Tensors that the file has beyond the model's are fine: a folder may hold more than the part that is opened.
     """
     try:
         with quiet():
@@ -28,7 +27,7 @@ def load_strict(model_class: Any, folder: Path, *, ignore: Sequence[str] = (), *
     except (OSError, ValueError, KeyError, RuntimeError) as reason:
         first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
         raise BadCheckpoint("the model cannot be opened", got=f"{folder} ({first})") from reason
-    lacking = sorted(name for name in found["missing_keys"] if not name.startswith(tuple(ignore)))
+    lacking = sorted(found["missing_keys"])
     misfit = sorted(f"{name} {tuple(got)} for {tuple(want)}" for name, got, want in found["mismatched_keys"])
     if lacking or misfit:
         said = [f"without {', '.join(lacking[:4])}" + _more(lacking)] if lacking else []

@@ -39,7 +39,7 @@ _SECOND = {
     "look_around": 1.0, "laugh": 1.0,
 }  # fmt: skip
 
-# The third's. Two thirds of the clips are lively: in half or more the foreground must move a pixel a frame beyond the
+# The third's. Over three fifths of the clips are lively: in half or more the foreground must move a pixel a frame beyond the
 # camera (benchmarks/synthetic.py).
 _LIVELY = {
     "walk": 5, "run": 4.5, "jump": 4, "dance": 3.5, "fight": 3, "skip": 2.5, "fall": 2.5, "throw": 2.5, "pick_up": 2.5,
