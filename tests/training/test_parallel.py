@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from finetune_runs import config_of, losses
 
 from anisora.errors import BadConfig
-from anisora.training import finetune, loop
+from anisora.training import finetune, loop, parallel, run
 from anisora.training.loop import averaged_weights
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +31,8 @@ def with_sgd(monkeypatch):
     )
 
 
-def in_processes(num, config, **options):
-    """Runs the training as torchrun would start it, in several processes on this machine."""
+def in_processes(num, train):
+    """Calls `train` as torchrun would, in several processes on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -43,7 +44,7 @@ def in_processes(num, config, **options):
             try:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num)}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-                finetune.main(config, **options)
+                train()
                 code = 0
             except BaseException:
                 import traceback
@@ -69,7 +70,7 @@ def test_two_processes_equal_one(method, family, tiny, clip_folder, tmp_path, mo
     shared = {"method": method, "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 0.1, "ema_decay": 0.0}}
     alone, together = (config_of(tiny(family), clip_folder, tmp_path / name, **shared) for name in ("one", "two"))
     finetune.main(alone)
-    in_processes(2, together)
+    in_processes(2, lambda: finetune.main(together))
     close(alone.output, together.output)
     assert (together.output / "export").is_dir()
 
@@ -91,7 +92,7 @@ def test_processes_that_share_the_tokens_equal_one(num, method, family, tiny, cl
     samples = {"samples": {"every_steps": 2, "clips": 1, "frames": 2}}
     together = config_of(tiny(family), clip_folder, tmp_path / "many", context_parallel=2, **shared, **samples)
     finetune.main(alone)
-    in_processes(num, together)
+    in_processes(num, lambda: finetune.main(together))
     close(alone.output, together.output)
     assert {path.name for path in (together.output / "samples").glob("*.png")} == {"0.png", "2.png", "3.png"}
 
@@ -129,11 +130,45 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, clip_folder, tmp_p
     shared = {"method": "full", "data": {"batch": 2}, "loop": {"steps": 3, "learning_rate": 1e-4}}
     alone, moved = (config_of(tiny("wan"), clip_folder, tmp_path / name, **shared) for name in ("one", "moved"))
     finetune.main(alone)
-    in_processes(2, moved, max_minutes=0)
+    in_processes(2, lambda: finetune.main(moved, max_minutes=0))
     assert [step for step, *_ in losses(moved.output)] == [0]
     assert finetune.main(moved) is not None
     for one, two in zip(losses(alone.output), losses(moved.output), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_processes_that_hold_all_weights_step_as_one_that_sees_what_they_see(tmp_path, monkeypatch):
+    """From scratch: each process draws clips of its own, one of them uses a part that the other does not."""
+    with_sgd(monkeypatch)
+    settings = loop.LoopSettings(steps=3, learning_rate=0.1, warmup_steps=1, ema_decay=0.0, log_every_steps=1)
+
+    def task():
+        torch.manual_seed(0)
+        network, seldom = torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)
+
+        def loss(step, generator):
+            out = network(torch.randn(4, 3, generator=generator))
+            out = seldom(out) if torch.rand((), generator=generator) < 0.5 else out
+            return (out - 1).square().mean(), {}
+
+        return loop.Task(name="toy", modules={"network": network, "seldom": seldom}, loss=loss, samples_per_step=4)
+
+    def in_two():
+        world = parallel.join(torch.device("cpu"))
+        loop.train(run._own_draws(task(), world), settings, tmp_path / "two", world=world)
+        parallel.leave()
+
+    def both(step, generator):
+        for seed in torch.randint(2**62, (2,), generator=generator):
+            loss, figures = one.loss(step, torch.Generator().manual_seed(int(seed)))
+            yield loss / 2, figures
+
+    one = task()
+    loop.train(replace(one, loss=both, samples_per_step=8), settings, tmp_path / "one")
+    in_processes(2, in_two)
+    close(tmp_path / "one", tmp_path / "two")
+    rows = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
+    assert [row["samples"] for row in rows] == [24, 24]
 
 
 @pytest.mark.slow

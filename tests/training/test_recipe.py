@@ -133,16 +133,56 @@ def test_motion_area_examples_give_the_still_outside(buckets):
     assert torch.equal(plan.video_TCHW[5][:, outside], video_TCHW[0][:, outside])
 
 
-def test_recipe_trains_resumes_and_exports(tmp_path):
-    overrides = (f"output={tmp_path / 'run'}", *MINIATURE)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a miniature run that was stopped at once and gone on with."""
+    out = tmp_path_factory.mktemp("recipe") / "run"
+    overrides = (f"output={out}", *MINIATURE)
     assert main(RECIPE, overrides, max_minutes=0) is None
-    folder = main(RECIPE, overrides)
-    assert folder == tmp_path / "run" / "export"
+    assert main(RECIPE, overrides) == out / "export"
+    return out
+
+
+def test_recipe_trains_resumes_and_exports(finished):
     for stage, steps in (("codec", 4), ("denoiser", 4), ("sharpener", 3), ("joint", 2)):
-        rows = [json.loads(line) for line in (tmp_path / "run" / stage / "log.jsonl").open()]
+        rows = [json.loads(line) for line in (finished / stage / "log.jsonl").open()]
         assert rows[-1]["step"] == steps - 1
-    _stock_and_ours_open(folder)
-    _frames_teach_the_denoiser(overrides, tmp_path / "run")
+    _stock_and_ours_open(finished / "export")
+    _frames_teach_the_denoiser((f"output={finished}", *MINIATURE), finished)
+
+
+def tensors(folder):
+    """Every tensor of a checkpoint by its file and name."""
+    from safetensors.torch import load_file
+
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{path.parent.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
+
+
+def test_a_run_begins_with_what_another_has_learned(finished, tmp_path):
+    """A step that learns nothing exports what it began with, but for the words that only the new corpus has."""
+    stay = "{denoiser: {steps: 1, learning_rate: 0}, joint: {steps: 1, learning_rate: 0}}"
+    more = (f"start_from={finished / 'export'}", "data.corpus_version=3", f"stages={stay}")
+    folder = main(RECIPE, (f"output={tmp_path}", *MINIATURE[:-3], *more, "model.denoiser.half_rate_steps=0"))
+    before, after = tensors(finished / "export"), tensors(folder)
+    words = {name for name in before if before[name].shape != after[name].shape}
+    assert words == {name for name in before if name.endswith(("shared.weight", "embed_tokens.weight"))}
+    assert all(torch.equal(before[name], after[name]) for name in before.keys() - words)
+    had, has = (
+        json.loads((each / "tokenizer" / "tokenizer.json").read_text()) for each in (finished / "export", folder)
+    )
+    old, new = had["model"]["vocab"], has["model"]["vocab"]
+    assert old.keys() & new.keys() > {"a", "the"}
+    assert new.keys() - old.keys()
+    (name,) = words
+    for word in old.keys() & new.keys():
+        assert torch.equal(before[name][old[word]], after[name][new[word]])
+
+
+def test_a_start_of_another_size_is_refused(finished, tmp_path):
+    overrides = (f"output={tmp_path}", *MINIATURE, f"start_from={finished / 'export'}", "model.denoiser.dim=48")
+    with pytest.raises(BadConfig, match="transformer has other sizes than the config's"):
+        main(RECIPE, overrides, stage="denoiser")
 
 
 def _frames_teach_the_denoiser(overrides, out):

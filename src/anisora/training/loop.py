@@ -27,7 +27,7 @@ from anisora.errors import BadConfig, Diverged
 from anisora.training import checkpoint
 from anisora.training.checkpoint import averaged_weights, load_averaged
 from anisora.training.log import RunLog
-from anisora.training.parallel import World, local, reshard, whole
+from anisora.training.parallel import World, average_gradients, local, reshard, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,6 +165,7 @@ def train(
                 now - started > max_minutes * 60 or stop(),
                 now - saved > settings.save_every_minutes * 60,
             )
+            average_gradients(trained.values(), world)
             norm = _clip(trained, settings.clip_norm)
             _check_finite(f"the loss of {task.name} at step {step}", loss, folder)
             _check_finite(f"the gradient of {task.name} at step {step}", norm, folder)

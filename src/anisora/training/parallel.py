@@ -140,6 +140,23 @@ def split_tokens(networks: Iterable[nn.Module], world: World) -> None:
         apply_context_parallel(network, context, network._cp_plan)  # type: ignore[arg-type]
 
 
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Makes the gradients of weights that every process holds whole the mean over the processes; those of sharded weights
+    come so from their backward pass, and alone nothing happens."""
+    if world.size == 1:
+        return
+    own = [parameter for parameter in parameters if not hasattr(parameter, "to_local")]
+    if not own:
+        return
+    # A part that a process did not use has no gradient there, and may have one elsewhere.
+    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in own])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for parameter, mean in zip(own, flat.split([p.numel() for p in own]), strict=True):
+        parameter.grad = mean.view_as(parameter)
+
+
 def reshard(networks: Iterable[nn.Module]) -> None:
     """Gives up every gathered weight, so that the next pass gathers it anew.
 

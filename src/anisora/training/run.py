@@ -1,5 +1,7 @@
 """From a config to a trained checkpoint folder: reads the config, runs its stages in order, exports.
 
+Under torchrun every process holds the whole of so small a model and sees clips of its own; gradients are averaged.
+
 RUN/run.json                     the resolved config
 RUN/corpus/                      the drawn clips (a cache)
 RUN/STAGE/{log.jsonl, checkpoints/STEP/}
@@ -12,9 +14,13 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from anisora import settings
 from anisora.errors import BadConfig
@@ -24,6 +30,7 @@ from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser
 from anisora.training.joint import JointSettings, between_only, joint_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import sampling_times
+from anisora.training.parallel import World, join, leave
 from anisora.training.sharpener import Predict, SharpenerSettings, predict_with, sharpener_task
 
 STAGES = ("codec", "denoiser", "sharpener", "joint")
@@ -45,6 +52,9 @@ class TrainConfig:
 
     output: str
     method: str = "sft"
+    start_from: str | None = None
+    """A checkpoint that such a recipe made, a name or a folder: parts that no stage trains are taken from it, and the
+    others begin as they are there. Words of its vocabulary keep their vectors."""
     seed: int = 0
     data: CorpusSettings = field(default_factory=CorpusSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -68,22 +78,56 @@ def main(
     config = load_config(path, overrides)
     if stage is not None and stage not in STAGES:
         raise BadConfig("unknown stage", got=stage, expected=", ".join(STAGES))
+    world = join(torch.device("cpu"))
+    try:
+        return _run(config, stage, max_minutes, world)
+    finally:
+        leave()
+
+
+def _run(config: TrainConfig, stage: str | None, max_minutes: float, world: World) -> Path | None:
     out = Path(config.output)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "run.json").write_text(json.dumps(asdict(config), indent=2))
-    buckets = open_corpus(config.data, out / "corpus")
+    if world.is_first:
+        (out / "run.json").write_text(json.dumps(asdict(config), indent=2))
+    buckets = _in_turn(world, lambda: open_corpus(config.data, out / "corpus"))
     until = time.monotonic() + max_minutes * 60
     for name in STAGES:
         if name not in config.stages or stage not in (None, name):
             continue
-        left = (until - time.monotonic()) / 60
-        with locked(out / name):
-            task = _TASKS[name](config, buckets, out)
-            if not train(task, config.stages[name], out / name, seed=config.seed, max_minutes=left):
+        with locked(out / name, world):
+            task = _own_draws(_in_turn(world, partial(_TASKS[name], config, buckets, out)), world)
+            left = (until - time.monotonic()) / 60
+            if not train(task, config.stages[name], out / name, seed=config.seed, max_minutes=left, world=world):
                 return None
     if all(_is_done(out / name, config.stages[name]) for name in config.stages):
-        return export(config, buckets, out, out / "export")
+        if world.is_first:
+            export(config, buckets, out, out / "export")
+        world.wait()
+        return out / "export"
     return None
+
+
+def _in_turn(world: World, make: Callable[[], Any]) -> Any:
+    """What `make` gives, called in the first process before the others: what it writes is written once."""
+    if not world.is_first:
+        world.wait()
+    made = make()
+    if world.is_first:
+        world.wait()
+    return made
+
+
+def _own_draws(task: Task, world: World) -> Task:
+    """The task with draws of this process's own, so that every process sees other clips; alone, the task as it is."""
+    if world.size == 1:
+        return task
+
+    def loss(step: int, generator: torch.Generator) -> Any:
+        seeds = torch.randint(2**62, (world.size,), generator=generator)
+        return task.loss(step, torch.Generator().manual_seed(int(seeds[world.rank])))
+
+    return replace(task, loss=loss, samples_per_step=(task.samples_per_step or 0) * world.size)
 
 
 def _is_done(folder: Path, loop: LoopSettings) -> bool:
@@ -91,14 +135,18 @@ def _is_done(folder: Path, loop: LoopSettings) -> bool:
 
 
 def _linear_vae(config: TrainConfig, buckets: list[Bucket], out: Path) -> Any:
-    """The codec with its fitted linear code, kept in RUN/linear_vae so that every stage has the same one."""
+    """The codec with its fitted linear code, or the one that is begun with; kept in RUN/linear_vae so that every stage has
+    the same one."""
     from anisora.models.block_vae import AutoencoderKLBlock
 
     place = out / "linear_vae"
     if not (place / "config.json").exists():
-        partial = out / f"linear_vae.partial-{os.getpid()}"
-        fit_linear_code(buckets, config.model.codec, config.seed).save_pretrained(partial)
-        partial.rename(place)
+        written = out / f"linear_vae.partial-{os.getpid()}"
+        if start := _start(config):
+            AutoencoderKLBlock.from_pretrained(start / "vae").save_pretrained(written)
+        else:
+            fit_linear_code(buckets, config.model.codec, config.seed).save_pretrained(written)
+        written.rename(place)
     vae = AutoencoderKLBlock.from_pretrained(place)
     vae.code.requires_grad_(False)
     vae.code_mean.requires_grad_(False)
@@ -107,7 +155,7 @@ def _linear_vae(config: TrainConfig, buckets: list[Bucket], out: Path) -> Any:
 
 def _trained_vae(config: TrainConfig, buckets: list[Bucket], out: Path) -> Any:
     vae = _linear_vae(config, buckets, out)
-    load_averaged(out / "codec", {"decoder": vae.decoder})
+    _load_stage(config, out, "codec", {"decoder": vae.decoder})
     return vae.requires_grad_(False).eval()
 
 
@@ -120,7 +168,7 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     if config.model.sharpener.predicted_prob == 0:
         return _sharpener_task(config, buckets, out, decoder, None)
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
-    load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+    _load_stage(config, out, "denoiser", {"transformer": transformer, "text_encoder": encoder})
     for part in (transformer, encoder):
         part.requires_grad_(False).eval()
     predict = _predict(config, buckets, out, (tokenizer, encoder, transformer))
@@ -170,14 +218,14 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     denoisers = []
     for _ in range(2):
         tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
-        load_averaged(out / "denoiser", {"transformer": transformer, "text_encoder": encoder})
+        _load_stage(config, out, "denoiser", {"transformer": transformer, "text_encoder": encoder})
         denoisers.append((tokenizer, encoder, transformer))
     learning, before = denoisers
     for part in before[1:]:
         part.requires_grad_(False).eval()
     decoder, decoder_before = _guide_decoder(config), _guide_decoder(config)
     for each in (decoder, decoder_before):
-        load_averaged(out / "sharpener", {"guide_decoder": each})
+        _load_stage(config, out, "sharpener", {"guide_decoder": each})
     decoder_before.requires_grad_(False).eval()
     shown = replace(
         config.model.sharpener,
@@ -205,16 +253,15 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
 
 
 def _guide_decoder(config: TrainConfig) -> Any:
-    import torch
-
     from anisora.models.guide_decoder import GuideDecoder
 
+    if start := _start(config):
+        return GuideDecoder.from_pretrained(start / "guide_decoder", torch_dtype=torch.float32)
     torch.manual_seed(config.seed)
     return GuideDecoder(dims=config.model.sharpener.dims, features=config.model.sharpener.features)
 
 
 def _text_and_transformer(config: TrainConfig, buckets: list[Bucket], out: Path) -> tuple[Any, Any, Any]:
-    import torch
     from transformers import AutoTokenizer
 
     from anisora.training.text import build_text_encoder, fit_tokenizer
@@ -226,7 +273,45 @@ def _text_and_transformer(config: TrainConfig, buckets: list[Bucket], out: Path)
     tokenizer = AutoTokenizer.from_pretrained(place)
     torch.manual_seed(config.seed)
     encoder = build_text_encoder(len(tokenizer), denoiser.text_dim, denoiser.text_layers)
-    return tokenizer, encoder, build_denoiser(denoiser, config.model.codec.z_dim)
+    transformer = build_denoiser(denoiser, config.model.codec.z_dim)
+    if start := _start(config):
+        _begin_with(start, tokenizer, encoder, transformer)
+    return tokenizer, encoder, transformer
+
+
+def _start(config: TrainConfig) -> Path | None:
+    """The folder of the checkpoint that is begun with. Raises UnknownModel."""
+    from anisora.models import catalog
+
+    return None if config.start_from is None else catalog.resolve(config.start_from).path
+
+
+def _begin_with(start: Path, tokenizer: Any, encoder: Any, transformer: Any) -> None:
+    """Takes over the weights of a checkpoint. Raises BadConfig where its networks have other sizes than the config says."""
+    from diffusers import WanTransformer3DModel
+    from transformers import AutoTokenizer, UMT5EncoderModel
+
+    from anisora.training.text import keep_known_words
+
+    known = WanTransformer3DModel.from_pretrained(start / "transformer", torch_dtype=torch.float32)
+    known_encoder = UMT5EncoderModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
+    keep_known_words(known_encoder, AutoTokenizer.from_pretrained(start / "tokenizer"), encoder, tokenizer)
+    for part, had, has in (("transformer", known, transformer), ("text encoder", known_encoder, encoder)):
+        try:
+            has.load_state_dict(had.state_dict())
+        except RuntimeError as problem:
+            raise BadConfig(
+                f"start_from: its {part} has other sizes than the config's",
+                got=str(problem).splitlines()[1].strip(),
+                expected="model.denoiser as it was trained",
+                hint=str(start),
+            ) from None
+
+
+def _load_stage(config: TrainConfig, out: Path, stage: str, modules: dict[str, Any]) -> None:
+    """What a stage has learned, into the modules; without that stage they stay as they are begun with."""
+    if stage in config.stages or config.start_from is None:
+        load_averaged(out / stage, modules)
 
 
 def _denoiser(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
@@ -247,8 +332,8 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     from anisora.models.parts import mend_index
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
-    last = out / ("joint" if "joint" in config.stages else "denoiser")
-    load_averaged(last, {"transformer": transformer, "text_encoder": encoder})
+    last = "joint" if "joint" in config.stages else "denoiser"
+    _load_stage(config, out, last, {"transformer": transformer, "text_encoder": encoder})
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder,
@@ -267,9 +352,9 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     encoder.config.dtype = "float32"
     pipeline.save_pretrained(folder)
     mend_index(folder, type(pipeline).__name__)
-    if "sharpener" in config.stages:
+    if config.start_from or {"sharpener", "joint"} & set(config.stages):
         decoder = _guide_decoder(config)
-        load_averaged(out / ("joint" if "joint" in config.stages else "sharpener"), {"guide_decoder": decoder})
+        _load_stage(config, out, "joint" if "joint" in config.stages else "sharpener", {"guide_decoder": decoder})
         _halve(decoder)
         decoder.save_pretrained(folder / "guide_decoder")
     width, height, _ = config.data.buckets[0]

@@ -68,6 +68,27 @@ def build_text_encoder(vocab_size: int, dim: int, num_layers: int) -> UMT5Encode
     return UMT5EncoderModel(config)
 
 
+@torch.no_grad()
+def keep_known_words(
+    known_encoder: UMT5EncoderModel,
+    known: PreTrainedTokenizerFast,
+    encoder: UMT5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Gives `known_encoder` the vocabulary of `tokenizer`: pieces that `known` has keep their vectors, the others have
+    those of `encoder`. Raises ValueError for encoders of different widths."""
+    vectors_VD = encoder.get_input_embeddings().weight.clone()
+    known_VD = known_encoder.get_input_embeddings().weight
+    if known_VD.shape[1] != vectors_VD.shape[1]:
+        raise ValueError(f"text vectors of {known_VD.shape[1]} numbers, wanted {vectors_VD.shape[1]}")
+    before = known.get_vocab()
+    for piece, number in tokenizer.get_vocab().items():
+        if piece in before:
+            vectors_VD[number] = known_VD[before[piece]]
+    known_encoder.resize_token_embeddings(len(vectors_VD), mean_resizing=False)
+    known_encoder.get_input_embeddings().weight.copy_(vectors_VD)
+
+
 def embed(encoder: UMT5EncoderModel, token_BL: Tensor, mask_BL: Tensor) -> Tensor:
     """Text states [B, L, dim], zero beyond each text's end, exactly as the stock Wan pipeline passes them on."""
     states = encoder(token_BL, attention_mask=mask_BL).last_hidden_state
