@@ -280,3 +280,19 @@ def test_seeds_that_were_trained_on_are_named(benchmark: ModuleType):
         "trained_on": [0, 1000], "overlap": 1, "held_out": False,
     }  # fmt: skip
     assert benchmark.held_out({}, [1])["held_out"] is None
+
+
+def test_the_model_card_shows_every_target_of_a_run(result: dict, benchmark: ModuleType, tmp_path: Path):
+    card = importlib.import_module("model_card")
+    page = card.with_figures(f"before\n{card.BEGIN}\nold\n{card.END}\nafter\n", card.table(result))
+    assert page.startswith("before\n")
+    assert page.endswith("\nafter\n")
+    assert "old" not in page
+    assert card.with_figures(page, card.table(result)) == page
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in page.splitlines() if "|" in line]
+    shown = {line[0]: line[1] for line in lines[2:]}
+    for row in result["targets"]:
+        assert shown[row["target"]] == ("not measured" if row["reached"] is None else f"{row['reached']:.3f}")
+    assert f"--first-seed {result['seeds']['first']} --clips {CLIPS}" in page
+    with pytest.raises(SystemExit, match="no place for figures"):
+        card.with_figures("a card without marks", "")

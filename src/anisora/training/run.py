@@ -245,6 +245,7 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         half_rate_steps=0,
         usual_from_step=0,
         choosing_from_step=0,
+        compile_blocks=False,  # batches of three sorts meet in it: compiling for each would take longer than it saves
     )
     tokenizer, encoder, transformer = learning
     denoiser = denoiser_task(transformer, encoder, tokenizer, Codec(_linear_vae(config, buckets, out)), buckets, own)
