@@ -5,20 +5,7 @@ import pytest
 import torch
 
 from anisora.training.corpus import Bucket
-from anisora.training.joint import JointSettings, between_only, holding_loss, unfamiliar
-
-
-def test_only_clips_with_a_guide_on_either_side_teach_the_denoiser():
-    weight = torch.ones(1, requires_grad=True)
-
-    def predict(video, given, captions, generator):
-        return video * weight
-
-    latent = between_only(predict)(torch.ones(3, 2), [[0], [0, 16], [3]], [""] * 3, torch.Generator())
-    assert torch.equal(latent.detach(), torch.ones(3, 2))
-    latent.sum().backward()
-    assert weight.grad is not None
-    assert weight.grad.item() == 2  # the two values of the middle clip
+from anisora.training.joint import JointSettings, holding_loss, unfamiliar
 
 
 def test_a_denoiser_that_has_not_changed_is_held_by_nothing():

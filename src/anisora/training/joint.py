@@ -6,9 +6,10 @@ perceptual distance among it) reaches through the decoders into the denoiser, wh
 loss goes on beside it, so that whatever the frames do not ask about (motion areas, guides anywhere, little noise) stays
 learnt.
 
-Only clips with a guide on either side teach the denoiser so. What follows a single guide can be anything: asked for as
-much change as the one clip of the corpus had, a denoiser throws about what it does not know. There it is held to what it
-was, on pictures unlike the corpus' too, and the guide decoder to what it made of such clips.
+Frames with a guide on either side teach both. What follows a single guide can be anything: asked for as much change as the
+one clip of the corpus had, a denoiser throws about what it does not know, and the guide decoder tears it. So there the
+guide decoder is held to what it made of such clips, the denoiser learns at less weight and through that decoder as it was,
+and on pictures unlike the corpus' it is held to what it was.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class JointSettings:
     """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
     change_quantile: float = 0.7
     """As in SharpenerSettings, higher: the median of what may move is little."""
+    first_weight: float = 0.5
+    """As in SharpenerSettings: frames that follow a single guide teach the denoiser too, at this weight."""
+    first_quantile: float = 0.6
     denoiser_batch: int = 4
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0
@@ -69,16 +73,6 @@ def joint_task(
         samples_per_step=sharpener.samples_per_step,
         matrices=denoiser.matrices,
     )
-
-
-def between_only(predict: Predict) -> Predict:
-    """The same predictions; those of clips with one guide have no gradient."""
-
-    def predicted(video: Tensor, given: list[list[int]], captions: list[str], generator: torch.Generator) -> Tensor:
-        latent = predict(video, given, captions, generator)
-        return torch.stack([one if len(g) > 1 else one.detach() for one, g in zip(latent, given, strict=True)])
-
-    return predicted
 
 
 def holding_loss(

@@ -27,7 +27,7 @@ from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
 from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
 from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
-from anisora.training.joint import JointSettings, between_only, joint_task
+from anisora.training.joint import JointSettings, joint_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import sampling_times
 from anisora.training.parallel import World, join, leave
@@ -233,11 +233,12 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         predicted_prob=settings.predicted_prob,
         change_weight=settings.change_weight,
         change_quantile=settings.change_quantile,
+        first_weight=settings.first_weight,
+        first_quantile=settings.first_quantile,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
-    sharpener = _sharpener_task(
-        sharpened, buckets, out, decoder, between_only(_predict(config, buckets, out, learning)), decoder_before
-    )
+    predict = _predict(config, buckets, out, learning)
+    sharpener = _sharpener_task(sharpened, buckets, out, decoder, predict, decoder_before)
     own = replace(
         config.model.denoiser,
         batch=settings.denoiser_batch,
