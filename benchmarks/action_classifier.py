@@ -36,11 +36,8 @@ from anisora.store import content_hash
 from anisora.synthetic import ClipPlan
 from anisora.synthetic.camera import matrix
 
-#: By version of the corpus: all that are drawn as a whole body and need no thing, and nobody else, to be done with.
-ACTIONS: dict[int, tuple[str, ...]] = {2: (
-    "walk", "run", "skip", "jump", "wave", "turn", "spin", "sit", "fall", "dance", "cheer", "clap", "bow", "look_around",
-)}  # fmt: skip
-ACTIONS[3] = (*ACTIONS[2], "point", "cry", "crawl", "yawn")
+#: By version of the corpus.
+ACTIONS = {version: synthetic.whole_body_actions(version) for version in synthetic.VERSIONS}
 
 #: True clips of each action to learn from; 110 take 70 CPU seconds at 96 px and 17 frames.
 TAUGHT_CLIPS, TAUGHT_SEED = 110, synthetic.TRAIN_SEEDS.stop - 1
@@ -107,8 +104,7 @@ def scenes(
     """The plans of a seed in which one of `ACTIONS` can be seen by its motion alone."""
     for index in itertools.count(first_index):
         plan = synthetic.plan_clip(seed, index, split, version)
-        alone = len(plan.people) == 1 and plan.framing == "full" and plan.item is None and plan.effect is None
-        if alone and plan.view.camera == "static" and plan.action in ACTIONS[version]:
+        if plan.shows_whole_body and plan.action in ACTIONS[version]:
             yield plan
 
 

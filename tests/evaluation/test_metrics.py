@@ -232,6 +232,17 @@ def test_likeness_falls_when_another_clip_shows_through(moving_THWC):
         assert clean.weights_sha256
 
 
+def test_drawings_that_are_held_are_no_exchange_of_the_figure():
+    """On twos and fours, slowed down, or with one drawing held for half of the clip, the figure stays who it is."""
+    drawn = render_clip(33, 0, n_frames=24, fps=16, size_px=(256, 192)).video_THWC
+    held = [np.repeat(drawn[::hold], hold, axis=0) for hold in (2, 4)]
+    stopped = np.concatenate([drawn[:12], np.repeat(drawn[11:12], 12, axis=0)])
+    clips = drawn, *held, stopped, corrupt(drawn, "slow", 3), corrupt(drawn, "swap", 5)
+    clean, *kept, swapped = (said("anime.character", clip).details["switch"] for clip in clips)
+    assert kept == pytest.approx([clean] * len(kept), abs=0.15)
+    assert swapped > clean + 0.3
+
+
 def test_every_metric_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     assert [name for name in METRICS if f"`{name}`" not in page] == []

@@ -1,16 +1,19 @@
 """The bundled recipe in miniature: every stage for a few steps, stopped and resumed, exported, opened by stock diffusers."""
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from anisora import synthetic
 from anisora.errors import BadConfig
 from anisora.training import run
 from anisora.training.codec import CodecSettings, fit_linear_code, pixels
-from anisora.training.corpus import CorpusSettings, draw, open_corpus
+from anisora.training.corpus import CorpusSettings, clip_indices, draw, open_corpus
 from anisora.training.examples import ConditionSettings, draw_area, draw_plan
 from anisora.training.run import load_config, main
 
@@ -93,6 +96,37 @@ def test_a_corpus_drawn_before_versions_could_be_chosen_is_still_known(buckets, 
     """What trains for days must not be drawn anew: the stamp says what it said then."""
     before = {"buckets": [[32, 32, 0.75], [48, 32, 0.25]], "clips": 12, "corpus_version": 2, "fps": 16, "frames": 17}
     assert (corpus_folder / "corpus.json").read_text() == json.dumps({**before, "seed": 0}, sort_keys=True)
+
+
+def test_whole_bodies_show_every_action_as_often():
+    """Half of the clips of each bucket; the other half are the usual ones in their order, and none comes twice."""
+    usual = CorpusSettings(buckets=((32, 32, 0.5), (48, 32, 0.5)))
+    settings = replace(usual, whole_bodies=0.5)
+    actions = synthetic.whole_body_actions(settings.corpus_version)
+    each = 2 * len(actions)
+    seen = []
+    for number in range(2):
+        assert clip_indices(usual, number, 3) == [number, number + 2, number + 4]
+        indices = clip_indices(settings, number, 2 * each)
+        assert indices[::2] == [number + 2 * k for k in range(each)]
+        plans = [synthetic.plan_clip(settings.seed, index) for index in indices[1::2]]
+        assert all(plan.shows_whole_body for plan in plans)
+        assert Counter(plan.action for plan in plans) == dict.fromkeys(actions, 2)
+        seen += indices
+    assert len(set(seen)) == len(seen)
+    with pytest.raises(BadConfig, match="is a share: got 2"):
+        open_corpus(replace(usual, whole_bodies=2.0), Path("nowhere"))
+
+
+def test_a_corpus_with_whole_bodies_is_another_one(tmp_path):
+    settings = CorpusSettings(clips=2, frames=2, buckets=((32, 32, 1.0),), whole_bodies=1.0)
+    (bucket,) = open_corpus(settings, tmp_path, workers=1)
+    first, second = clip_indices(settings, 0, 2)
+    for at, index in enumerate((first, second)):
+        clip = synthetic.render_clip(0, index, n_frames=2, fps=16, size_px=(32, 32))
+        assert np.array_equal(bucket.video_NTHWC[at], clip.video_THWC)
+    with pytest.raises(BadConfig, match="another corpus"):
+        open_corpus(replace(settings, whole_bodies=0.0), tmp_path)
 
 
 def test_interrupted_rendering_goes_on(buckets, corpus_folder):

@@ -10,11 +10,9 @@ from diffusers import UniPCMultistepScheduler
 from anisora.models.guide_decoder import GuideDecoder, Matched
 from anisora.training.objectives import OBJECTIVES, sampling_times
 from anisora.training.sharpener import (
-    SharpenerSettings,
     between_only,
     change_loss,
     change_ratio,
-    first_loss,
     held_target,
     match_loss,
     stepped,
@@ -153,23 +151,13 @@ def test_who_does_not_know_how_much_moves_answers_with_the_quantile(quantile: fl
     assert 1 + int(torch.tensor(losses).argmin()) == best
 
 
-def test_who_predicts_learns_from_each_row_by_one_of_two_losses():
-    """Rows between two guides reach it through the decoder that learns, those behind one guide through it as it was."""
+def test_rows_behind_a_single_guide_teach_nothing_to_who_predicts():
     torch.manual_seed(0)
-    decoder = GuideDecoder(dims=(8, 8, 8), features=4).requires_grad_(False)
+    decoder = GuideDecoder(dims=(8, 8, 8), features=4)
     torch.nn.init.normal_(decoder.out.weight)
-    settings = SharpenerSettings(perceptual_weight=0)
-    distance, clip_B, target = torch.cat([PAIR, SINGLE]), torch.tensor([0, 1]), torch.rand(2, 3, 32, 32)
-
-    def reached(loss_of, rows=(0, 1)):
-        rows = list(rows)
-        decoded, guides = (torch.rand(2, k, 32, 32)[rows].requires_grad_() for k in (3, 12))
-        loss = loss_of((decoded, guides, distance[rows]), rows)
-        if loss.requires_grad:
-            loss.backward()
-        return [decoded.grad is not None and bool(decoded.grad[i].abs().sum() > 0) for i in range(len(rows))]
-
-    assert reached(lambda inputs, _: decoder(*between_only(inputs)).square().sum()) == [True, False]
-    assert reached(lambda inputs, _: first_loss(decoder, inputs, target, clip_B, settings)) == [False, True]
-    between = reached(lambda inputs, rows: first_loss(decoder, inputs, target[rows], clip_B[rows], settings), rows=[0])
-    assert between == [False]
+    decoded, guides = (torch.rand(2, channels, 32, 32).requires_grad_() for channels in (3, 12))
+    decoder(*between_only((decoded, guides, torch.cat([PAIR, SINGLE])))).square().sum().backward()
+    for gradient in (decoded.grad, guides.grad):
+        assert gradient[0].abs().sum() > 0
+        assert gradient[1].abs().sum() == 0
+    assert decoder.out.weight.grad.abs().sum() > 0

@@ -7,12 +7,13 @@ may move, and after the colours of the scene have been matched, so that nightfal
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.measures.footage import Footage, resized
+from anisora.measures.footage import DEEP_MOMENTS, Footage, resized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,19 +66,29 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
     """
     if problem := _unusable(footage):
         return problem
-    if len(footage.deep_moments) < 4:
+    moments = figure_moments(footage)
+    if len(moments) < 4:
         return "too_short"
-    frames = [footage.frames_THWC[i] for i in footage.deep_moments]
+    frames = [footage.frames_THWC[i] for i in moments]
     maps = _maps([_matched(frame, frames[0]) for frame in frames])[0]
     places_TCN = maps.flatten(2)
     grid = (maps.shape[2], maps.shape[3])
-    figure_TN = np.stack([_figure(footage, i, grid).ravel() for i in footage.deep_moments])
+    figure_TN = np.stack([_figure(footage, i, grid).ravel() for i in moments])
     values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(frames))])
     return {
         "mean": _log_rest(values.mean()),
         "worst": _log_rest(values.min()),
         "switch": _switch(places_TCN, figure_TN),
     }
+
+
+def figure_moments(footage: Footage) -> list[int]:
+    """Up to `DEEP_MOMENTS` frames, each so many drawings after the one before: two moments of one held drawing are equal, and
+    two that lie closer than others more alike, so that all else would look exchanged beside them. Evenly spread over
+    the frames where fewer than four drawings are."""
+    drawings = footage.drawings
+    stride = math.ceil((len(drawings) - 1) / (DEEP_MOMENTS - 1))
+    return drawings[::stride] if len(drawings) >= 4 else footage.deep_moments
 
 
 def weights_sha256() -> str:

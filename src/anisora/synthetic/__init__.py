@@ -18,6 +18,7 @@ from anisora.synthetic.plan import (
     TRAIN_SEEDS,
     ClipPlan,
     plan_clip,
+    whole_body_actions,
 )
 from anisora.synthetic.rig import JOINTS
 from anisora.synthetic.truth import Truth
@@ -44,4 +45,5 @@ __all__ = [
     "render_clip",
     "render_ids",
     "render_plan",
+    "whole_body_actions",
 ]

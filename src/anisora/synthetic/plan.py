@@ -95,6 +95,12 @@ class ClipPlan:
         return {(p.action, self.style, self.view.camera) for p in self.people}
 
     @property
+    def shows_whole_body(self) -> bool:
+        """True if somebody alone is seen as a whole body by a camera that stands still, and no thing tells the action."""
+        alone = len(self.people) == 1 and self.item is None and self.effect is None
+        return alone and self.framing == "full" and self.view.camera == "static"
+
+    @property
     def is_reserved(self) -> bool:
         """True if anything in it is kept back from training."""
         return bool(self.combinations & RESERVED_COMBINATIONS) or self.has_reserved_part
@@ -102,6 +108,13 @@ class ClipPlan:
     @property
     def has_reserved_part(self) -> bool:
         return any(p.character.has_reserved_part() for p in self.people)
+
+
+def whole_body_actions(version: int = CORPUS_VERSION) -> tuple[str, ...]:
+    """The actions of a version that clips which `shows_whole_body` can have, in the order of its table."""
+    drawn = VERSIONS[version]
+    seen_whole = (action for action in drawn.actions if "full" in drawn.framings.get(action, ("full",)))
+    return tuple(action for action in seen_whole if action not in _THINGS and not is_duet(action))
 
 
 def plan_clip(seed: int, index: int, split: str = "train", version: int = CORPUS_VERSION) -> ClipPlan:

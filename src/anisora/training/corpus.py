@@ -6,12 +6,15 @@ on where it stopped. One bucket per frame size; within a bucket every clip has t
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,9 @@ from anisora.errors import BadConfig
 
 # Clips per unit of work: small enough that an interruption loses seconds, large enough that files stay few.
 _CHUNK = 100
+
+# Clips chosen for what they show are looked for from here on, in each bucket.
+_WHOLE_BODIES_FROM = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,10 @@ class CorpusSettings:
     """(width, height, share of the clips) per frame size."""
     corpus_version: int = 2
     """One of synthetic.VERSIONS: which actions, things, framings and languages the clips are drawn from."""
+    whole_bodies: float = 0.0
+    """Share of the clips that show somebody alone, as a whole body, before a camera that stands still, every action that can be
+    seen so as often as the others. In the rest such clips are few, and those of some actions one in thousands: too seldom for
+    their word to be learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +63,9 @@ def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None =
 
     # Refuses what cannot be before any worker starts.
     plan_clip(settings.seed, 0, version=settings.corpus_version)
-    stamp = json.dumps(asdict(settings), sort_keys=True)
+    if not 0 <= settings.whole_bodies <= 1:
+        raise BadConfig("data.whole_bodies is a share", got=settings.whole_bodies, expected="0 to 1")
+    stamp = json.dumps(_told(settings), sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "corpus.json"
     if not note.exists():
@@ -61,6 +73,12 @@ def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None =
     elif note.read_text() != stamp:
         raise BadConfig("another corpus is in this folder", got=str(folder), hint="another folder, or delete this one")
     return [_open_bucket(settings, number, folder, workers) for number in range(len(settings.buckets))]
+
+
+def _told(settings: CorpusSettings) -> dict[str, Any]:
+    """The fields that name a corpus; what came later is told where it is used, so that older ones are still known."""
+    told = asdict(settings)
+    return told if settings.whole_bodies else {name: told[name] for name in told if name != "whole_bodies"}
 
 
 def _open_bucket(settings: CorpusSettings, number: int, folder: Path, workers: int | None) -> Bucket:
@@ -72,7 +90,8 @@ def _open_bucket(settings: CorpusSettings, number: int, folder: Path, workers: i
     if not path.exists():
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
     missing = [start for start in range(0, num, _CHUNK) if not (place / f"{start}.json").exists()]
-    jobs = [(settings, number, place, start, min(start + _CHUNK, num)) for start in missing]
+    indices = clip_indices(settings, number, num) if missing else []
+    jobs = [(settings, number, place, start, indices[start : start + _CHUNK]) for start in missing]
     if jobs:
         # Forked workers would inherit torch's threads; spawned ones start clean.
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
@@ -82,25 +101,51 @@ def _open_bucket(settings: CorpusSettings, number: int, folder: Path, workers: i
     return Bucket(video_NTHWC=np.load(path, mmap_mode="r"), captions=captions, share=share)
 
 
-def _render_chunk(job: tuple[CorpusSettings, int, Path, int, int]) -> None:
+def clip_indices(settings: CorpusSettings, number: int, num: int) -> list[int]:
+    """Which clips of the seed the first `num` of a bucket are."""
+    step = len(settings.buckets)
+    # Buckets take turns in the index, so no clip stands in two sizes.
+    usual = (number + step * k for k in itertools.count())
+    if not settings.whole_bodies:
+        return list(itertools.islice(usual, num))
+    chosen = [int((k + 1) * settings.whole_bodies) > int(k * settings.whole_bodies) for k in range(num)]
+    whole = iter(_whole_bodies(settings, number, sum(chosen)))
+    return [next(whole if is_whole else usual) for is_whole in chosen]
+
+
+def _whole_bodies(settings: CorpusSettings, number: int, num: int) -> list[int]:
+    """The first `num` clips that show a whole body, action by action in turns, from an index on that usual ones never reach."""
+    from anisora.synthetic import plan_clip, whole_body_actions
+
+    found: dict[str, list[int]] = {action: [] for action in whole_body_actions(settings.corpus_version)}
+    each = math.ceil(num / len(found))
+    for index in itertools.count(_WHOLE_BODIES_FROM * len(settings.buckets) + number, len(settings.buckets)):
+        if all(len(indices) == each for indices in found.values()):
+            break
+        plan = plan_clip(settings.seed, index, version=settings.corpus_version)
+        if plan.shows_whole_body and len(found[plan.action]) < each:
+            found[plan.action].append(index)
+    return [index for turn in zip(*found.values(), strict=True) for index in turn][:num]
+
+
+def _render_chunk(job: tuple[CorpusSettings, int, Path, int, list[int]]) -> None:
     from anisora.synthetic import render_clip
 
-    settings, number, place, start, stop = job
+    settings, number, place, start, indices = job
     width, height, _ = settings.buckets[number]
     video_NTHWC = np.lib.format.open_memmap(place / "video.npy", mode="r+")
     captions = []
-    for index in range(start, stop):
-        # Buckets take turns in the index, so no clip stands in two sizes.
+    for at, index in enumerate(indices, start):
         clip = render_clip(
             settings.seed,
-            index * len(settings.buckets) + number,
+            index,
             n_frames=settings.frames,
             fps=settings.fps,
             size_px=(width, height),
             backend="skia",  # the corpus is this backend's pixels; another one is refused, not mixed in
             version=settings.corpus_version,
         )
-        video_NTHWC[index] = clip.video_THWC
+        video_NTHWC[at] = clip.video_THWC
         captions.append(clip.caption)
     video_NTHWC.flush()
     # Two runs may render into one folder: each writes the same bytes, and a file of its own until it is whole.
@@ -131,7 +176,9 @@ def open_flows(
         np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape).flush()
     frames_NK = np.stack([_flow_frames(window, per_clip, index) for index in range(clips)])
     missing = [start for start in range(0, clips, _CHUNK) if not (place / f"{start}.done").exists()]
-    jobs = [(settings, window, place, start, frames_NK[start : start + _CHUNK]) for start in missing]
+    indices = clip_indices(settings, 0, clips) if missing else []
+    chunks = [(start, slice(start, start + _CHUNK)) for start in missing]
+    jobs = [(settings, window, place, start, frames_NK[chunk], indices[chunk]) for start, chunk in chunks]
     if jobs:
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(_flow_chunk, jobs), 1):
@@ -144,20 +191,20 @@ def _flow_frames(num_frames: int, num: int, index: int) -> np.ndarray:
     return np.sort(rng.choice(np.arange(1, num_frames - 1), size=num, replace=False))
 
 
-def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray]) -> None:
+def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray, list[int]]) -> None:
     from anisora.synthetic import flows_between
 
-    settings, window, place, start, frames_NK = job
+    settings, window, place, start, frames_NK, indices = job
     width, height, _ = settings.buckets[0]
     flow_NK4HW = np.lib.format.open_memmap(place / "flow.npy", mode="r+")
     last = window - 1
-    for at, frames in enumerate(frames_NK):
+    for at, (index, frames) in enumerate(zip(indices, frames_NK, strict=True), start):
         pairs = [(int(t), to) for t in frames for to in (0, last)]
         flow = flows_between(
-            settings.seed, (start + at) * len(settings.buckets), pairs, fps=settings.fps, size_px=(width, height),
+            settings.seed, index, pairs, fps=settings.fps, size_px=(width, height),
             backend="skia", version=settings.corpus_version,
         )  # fmt: skip
-        flow_NK4HW[start + at] = flow.transpose(0, 3, 1, 2).reshape(len(frames), 4, height, width)
+        flow_NK4HW[at] = flow.transpose(0, 3, 1, 2).reshape(len(frames), 4, height, width)
     flow_NK4HW.flush()
     (place / f"{start}.done").touch()
 

@@ -6,10 +6,9 @@ perceptual distance among it) reaches through the decoders into the denoiser, wh
 loss goes on beside it, so that whatever the frames do not ask about (motion areas, guides anywhere, little noise) stays
 learnt.
 
-Frames with a guide on either side teach both. What follows a single guide can be anything: asked for as much change as the
-one clip of the corpus had, a denoiser throws about what it does not know, and the guide decoder tears it. So there the
-guide decoder is held to what it made of such clips, the denoiser learns at less weight and through that decoder as it was,
-and on pictures unlike the corpus' it is held to what it was.
+Only frames with a guide on either side teach both so. What follows a single guide can be anything: asked for as much change
+as the one clip of the corpus had, a denoiser throws about what it does not know, and the guide decoder tears it. There the
+denoiser is held to what it was, on pictures unlike the corpus' too, and the guide decoder to what it made of such frames.
 """
 
 from __future__ import annotations
@@ -38,9 +37,6 @@ class JointSettings:
     """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
     change_quantile: float = 0.7
     """As in SharpenerSettings, higher: the median of what may move is little."""
-    first_weight: float = 0.5
-    """As in SharpenerSettings: frames that follow a single guide teach the denoiser too, at this weight."""
-    first_quantile: float = 0.6
     denoiser_batch: int = 4
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0

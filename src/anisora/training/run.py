@@ -233,8 +233,6 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         predicted_prob=settings.predicted_prob,
         change_weight=settings.change_weight,
         change_quantile=settings.change_quantile,
-        first_weight=settings.first_weight,
-        first_quantile=settings.first_quantile,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
     predict = _predict(config, buckets, out, learning)

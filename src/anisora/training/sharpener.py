@@ -76,10 +76,6 @@ class SharpenerSettings:
     """Its `quantile`."""
     perceptual_weight: float = 1.0
     """Weight of the shift-tolerant LPIPS (measures.lpips) of every third frame; 0 needs no network for it."""
-    first_weight: float = 0.0
-    """Weight of `first_loss`, for which there must be a decoder as it was before."""
-    first_quantile: float = 0.5
-    """Its `change_quantile`."""
 
 
 class Examples(NamedTuple):
@@ -106,7 +102,7 @@ def sharpener_task(
     on flow.
 
     `predict` is asked for `predicted_prob` of the batches; without one all are smeared by hand. With `before`, frames that
-    have one guide are to be as that decoder makes them, and who predicts learns from them by `first_loss` alone.
+    have one guide are to be as that decoder makes them, and teach nothing to who predicts.
     """
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -114,19 +110,16 @@ def sharpener_task(
         if step < settings.match_steps:
             return matching_loss(decoder, *draw_pairs(buckets[0], flows, settings, rng), settings)
         inputs, target, flow, clip_B = draw_examples(codec, buckets, flows, settings, predict, rng, generator)
-        first = target.new_zeros(())
         if before is not None:
-            if settings.first_weight:
-                first = first_loss(before, inputs, target, clip_B, settings)
             target, inputs = held_target(before, inputs, target), between_only(inputs)
         parts = decoder.parts(*inputs)
         out = parts.frame(inputs[0])
-        total = frame_loss(out, target, inputs[1], clip_B, settings, settings.change_quantile)
-        total = total + settings.first_weight * first
+        total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
+        total = total + settings.change_weight * change_loss(out, target, inputs[1], clip_B, settings.change_quantile)
+        if settings.perceptual_weight:
+            total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
         seen = {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
-        if settings.first_weight:
-            seen["first"] = round(first.item(), 3)
         seen["change"] = round(change_ratio(out.detach(), target, inputs[1], clip_B), 3)
         if flow is not None:
             known, about = flow_loss(parts.matched, inputs[2], flow, settings)
@@ -140,33 +133,6 @@ def sharpener_task(
         loss=loss,
         samples_per_step=settings.batch * settings.rows,
     )
-
-
-def frame_loss(
-    out: Tensor, target: Tensor, guides_B12HW: Tensor, clip_B: Tensor, settings: SharpenerSettings, quantile: float
-) -> Tensor:
-    """What finished frames miss: pixels, their gradients, the amounts of detail and of change, and what is seen of it."""
-    total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
-    total = total + settings.change_weight * change_loss(out, target, guides_B12HW, clip_B, quantile)
-    if settings.perceptual_weight:
-        total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
-    return total
-
-
-def first_loss(
-    before: GuideDecoder,
-    inputs: tuple[Tensor, Tensor, Tensor],
-    target_B3HW: Tensor,
-    clip_B: Tensor,
-    settings: SharpenerSettings,
-) -> Tensor:
-    """What frames that have one guide miss, as a decoder makes them that does not learn from it; 0 without such frames."""
-    alone_B = ~_is_between(inputs)
-    if not alone_B.any():
-        return target_B3HW.new_zeros(())
-    rows = inputs[0][alone_B], inputs[1][alone_B], inputs[2][alone_B]
-    target, clip_B = target_B3HW[alone_B], clip_B[alone_B]
-    return frame_loss(before(*rows), target, rows[1], clip_B, settings, settings.first_quantile)
 
 
 def between_only(inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
