@@ -104,7 +104,7 @@ def scenes(
     """The plans of a seed in which one of `ACTIONS` can be seen by its motion alone."""
     for index in itertools.count(first_index):
         plan = synthetic.plan_clip(seed, index, split, version)
-        if plan.shows_whole_body and plan.action in ACTIONS[version]:
+        if plan.shows_whole_body:
             yield plan
 
 

@@ -11,6 +11,7 @@ import torch
 
 from anisora import synthetic
 from anisora.errors import BadConfig
+from anisora.models.tiny import write_tiny_checkpoint
 from anisora.training import run
 from anisora.training.codec import CodecSettings, fit_linear_code, pixels
 from anisora.training.corpus import CorpusSettings, clip_indices, draw, open_corpus
@@ -217,6 +218,14 @@ def test_a_start_of_another_size_is_refused(finished, tmp_path):
     overrides = (f"output={tmp_path}", *MINIATURE, f"start_from={finished / 'export'}", "model.denoiser.dim=48")
     with pytest.raises(BadConfig, match="transformer has other sizes than the config's"):
         main(RECIPE, overrides, stage="denoiser")
+    with pytest.raises(BadConfig, match="another width: got 16 numbers"):
+        main(RECIPE, (*overrides, "model.denoiser.text_dim=32"), stage="denoiser")
+
+
+def test_a_start_that_no_recipe_made_is_refused(finished, tmp_path):
+    stock = write_tiny_checkpoint(tmp_path / "stock", "wan")
+    with pytest.raises(BadConfig, match="no guide_decoder/"):
+        main(RECIPE, (f"output={tmp_path / 'run'}", *MINIATURE, f"start_from={stock}"), stage="denoiser")
 
 
 def _frames_teach_the_denoiser(overrides, out):

@@ -127,7 +127,8 @@ def _own_draws(task: Task, world: World) -> Task:
         seeds = torch.randint(2**62, (world.size,), generator=generator)
         return task.loss(step, torch.Generator().manual_seed(int(seeds[world.rank])))
 
-    return replace(task, loss=loss, samples_per_step=(task.samples_per_step or 0) * world.size)
+    samples = task.samples_per_step and task.samples_per_step * world.size
+    return replace(task, loss=loss, samples_per_step=samples)
 
 
 def _is_done(folder: Path, loop: LoopSettings) -> bool:
@@ -280,10 +281,15 @@ def _text_and_transformer(config: TrainConfig, buckets: list[Bucket], out: Path)
 
 
 def _start(config: TrainConfig) -> Path | None:
-    """The folder of the checkpoint that is begun with. Raises UnknownModel."""
+    """The folder of the checkpoint that is begun with. Raises UnknownModel, and BadConfig for one of another kind."""
     from anisora.models import catalog
 
-    return None if config.start_from is None else catalog.resolve(config.start_from).path
+    if config.start_from is None:
+        return None
+    folder = catalog.resolve(config.start_from).path
+    if not (folder / "guide_decoder").is_dir():
+        raise BadConfig("start_from: no guide_decoder/ in it", got=folder, expected="what `method: sft` exported")
+    return folder
 
 
 def _begin_with(start: Path, tokenizer: Any, encoder: Any, transformer: Any) -> None:

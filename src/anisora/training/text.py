@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from anisora.errors import BadConfig
+
 
 def fit_tokenizer(captions: Iterable[str], vocab_size: int, max_tokens: int) -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer of at most `vocab_size` pieces; ends every text with `</s>`, pads on the right, as T5 does.
@@ -76,11 +78,12 @@ def keep_known_words(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """Gives `known_encoder` the vocabulary of `tokenizer`: pieces that `known` has keep their vectors, the others have
-    those of `encoder`. Raises ValueError for encoders of different widths."""
+    those of `encoder`. Raises BadConfig for encoders of different widths."""
     vectors_VD = encoder.get_input_embeddings().weight.clone()
     known_VD = known_encoder.get_input_embeddings().weight
     if known_VD.shape[1] != vectors_VD.shape[1]:
-        raise ValueError(f"text vectors of {known_VD.shape[1]} numbers, wanted {vectors_VD.shape[1]}")
+        got, expected = (f"{vectors.shape[1]} numbers a piece" for vectors in (known_VD, vectors_VD))
+        raise BadConfig("the text vectors to keep have another width", got=got, expected=expected)
     before = known.get_vocab()
     for piece, number in tokenizer.get_vocab().items():
         if piece in before:
