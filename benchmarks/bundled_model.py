@@ -331,6 +331,7 @@ def prompts_95(about: dict[str, Any], figures: list[Figures]) -> dict[str, Any]:
         "first_frame.chosen",
         "own",
         "other",
+        "truth_asked",
         "truth",
         "truth_vae",
     )
@@ -654,7 +655,8 @@ def print_prompts(prompts: dict[str, Any], asked: dict[str, float]) -> None:
         "first_frame.recognised": "by the first frame alone",
         "own": "prompts that ask for the frame's own action",
         "other": "prompts that ask for another",
-        "truth": "true clips of the same first frames",
+        "truth_asked": "true clips of what each prompt asks for",
+        "truth": "true clips of the first frames' own action",
         "truth_vae": "those through the VAE, first frame given",
     }.items():
         print(f"  {words:48s}{percent(prompts[name])}")
@@ -663,6 +665,7 @@ def print_prompts(prompts: dict[str, Any], asked: dict[str, float]) -> None:
     print(f"  {'the same by the first frame alone':48s}{percent(prompts['first_frame.chosen'])}")
     print(f"  {'one guessed of those':48s}{prompts['chosen_chance']:7.1%}")
     print(f"  {'the judge on held-out truth, by motion':48s}{percent(judge['motion'])}")
+    print(f"  {'  where another pose begins it':48s}{percent(judge['going_over'])}")
     print(f"  {'  first among as many actions':48s}{percent(judge['motion_chosen'])}")
     print(f"  {'the judge on held-out truth, first frame alone':48s}{percent(judge['first_frame'])}")
     columns = {"asked for": asked, "truth": judge["by_action"]}

@@ -222,9 +222,14 @@ def _actions(record: ClipRecord) -> Figures:
     scores = {action: judge.motion_scores(extra.arms[action], body) for action in prompts}
     still = {action: judge.still_scores(extra.arms[action][0], body) for action in prompts}
     right = {action: best(scores[action]) == action for action in prompts}
+
+    def named_in_truth(action: str) -> str:
+        return best(judge.motion_scores(extra.arms[f"truth_{action}"], body))
+
     figures = {
         **_recognised("", scores),
         **_recognised("first_frame.", still),
+        "actions.truth_asked": float(np.mean([named_in_truth(action) == action for action in prompts])),
         "actions.own": float(right[told["own"]]),
         "actions.other": float(np.mean([right[action] for action in prompts if action != told["own"]])),
         **{

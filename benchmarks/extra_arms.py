@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 import action_classifier
 import numpy as np
 import rife
-from action_classifier import ACTIONS, ASKED, Shape
+from action_classifier import ASKED, Shape
 from checkpoint_shots import Checkpoint
 from clip_record import ClipRecord, Extra, Frames
 
@@ -119,8 +119,12 @@ def make_actions(checkpoint: Checkpoint, record: ClipRecord) -> Extra:
     )
     plan = next(action_classifier.scenes(seed, split, first_index=1, version=version))
     truth = action_classifier.rendered(plan, shape)
-    prompts = {action: synthetic.caption(with_action(plan, action)) for action in asked_actions(plan)}
+    answers = {
+        action: plan if action == plan.action else synthetic.taken_up(plan, action) for action in asked_actions(plan)
+    }
+    prompts = {action: synthetic.caption(answer) for action, answer in answers.items()}
     arms = {action: checkpoint.shot(prompt, {0: truth[0]}, seed)[0] for action, prompt in prompts.items()}
+    arms |= {f"truth_{action}": action_classifier.rendered(answer, shape) for action, answer in answers.items()}
     # What the judge sees of the truth once this checkpoint's codec has shown it.
     through = checkpoint.decode(checkpoint.encode(truth), {0: truth[0]})
     about = {
@@ -135,14 +139,8 @@ def make_actions(checkpoint: Checkpoint, record: ClipRecord) -> Extra:
 
 def asked_actions(plan: ClipPlan) -> list[str]:
     """The action that the plan has, and others drawn by its seed."""
-    others = [action for action in ACTIONS[plan.version] if action != plan.action]
-    drawn = np.random.default_rng((plan.seed, plan.index)).choice(others, ASKED - 1, replace=False)
+    drawn = np.random.default_rng((plan.seed, plan.index)).choice(synthetic.may_take_up(plan), ASKED - 1, replace=False)
     return [plan.action, *map(str, drawn)]
-
-
-def with_action(plan: ClipPlan, action: str) -> ClipPlan:
-    """The plan with another action and nothing else changed: only good for its caption."""
-    return replace(plan, people=(plan.people[0]._replace(action=action), *plan.people[1:]))
 
 
 MAKERS: dict[str, Callable[[Checkpoint, ClipRecord], Extra]] = {

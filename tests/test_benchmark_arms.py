@@ -179,7 +179,7 @@ def test_a_still_clip_has_no_motion():
 
 def test_prompts_of_a_frame_differ_in_the_action():
     arms, judge = module("extra_arms"), module("action_classifier")
-    from anisora.synthetic import caption, captions, captions_chinese
+    from anisora.synthetic import caption, captions, captions_chinese, taken_up
 
     for seed, version in itertools.product(range(9_000, 9_010, 2), judge.ACTIONS):
         plan = next(judge.scenes(seed, "seen", first_index=1, version=version))
@@ -188,7 +188,7 @@ def test_prompts_of_a_frame_differ_in_the_action():
         assert len(set(asked)) == len(asked) == judge.ASKED >= 4
         right = plan.people[0].facing > 0
         for action in asked:
-            words = caption(arms.with_action(plan, action)).lower()
+            words = caption(taken_up(plan, action)).lower()
             phrases = [
                 p.format(side="to the right" if right else "to the left") for p in captions.ACTION_PHRASES[action]
             ]

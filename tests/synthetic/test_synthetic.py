@@ -1,5 +1,6 @@
 """Laws of the synthetic corpus: purity, splits, time, truth, two drawing backends that agree, captions."""
 
+import itertools
 import re
 from dataclasses import replace
 from fractions import Fraction
@@ -21,10 +22,14 @@ from anisora.synthetic import (
     captions,
     captions_chinese,
     flows_between,
+    may_take_up,
     plan_clip,
     render_clip,
     render_plan,
+    taken_up,
+    whole_body_actions,
 )
+from anisora.synthetic.actions import TURN_S, acted
 from anisora.synthetic.display import Prim
 from anisora.synthetic.draw_pillow import PillowBackend
 from anisora.synthetic.finish import PAPERS, Finish, finished
@@ -204,7 +209,7 @@ def test_flow_beats_standing_still(clips, new_clips, which):
 
 
 def test_flow_between_any_two_frames_is_that_of_the_answer_key_for_neighbours(clips):
-    flow = flows_between(1000, 0, [(1, 2), (4, 0)], split="seen", size_px=(80, 80))
+    flow = flows_between(plan_clip(1000, 0, "seen"), [(1, 2), (4, 0)], 8, (80, 80))
     np.testing.assert_allclose(flow[0], clips[0].truth.flow_THW2[1], atol=1e-5)
     video = clips[0].video_THWC.astype(float)
     y, x = np.mgrid[:80, :80]
@@ -483,3 +488,42 @@ def test_a_mirror_changes_sides_in_both_languages():
                 assert captions.mirrored(text) == other
             sided += text != other
     assert sided > 60
+
+
+def whole_body(index, version=3):
+    """The plan of somebody alone who is seen as a whole body, and an action to go over to."""
+    plans = (known_plan(number, version) for number in itertools.count(index))
+    plan = next(plan for plan in plans if plan.shows_whole_body)
+    others = may_take_up(plan)
+    return plan, others[index % len(others)]
+
+
+@pytest.mark.parametrize("index", range(0, 600, 100))
+def test_who_takes_up_another_action_begins_as_it_was_drawn(index):
+    plan, action = whole_body(index)
+    then = taken_up(plan, action)
+    drawn, going_over = (render_plan(p, 9, Fraction(8), (64, 64)).video_THWC for p in (plan, then))
+    assert np.array_equal(drawn[0], going_over[0])
+    assert not np.array_equal(drawn[-1], going_over[-1])
+    assert then.action == action
+    assert caption(then) == caption(replace(plan, people=(plan.people[0]._replace(action=action),)))
+
+
+@pytest.mark.parametrize("index", range(0, 600, 100))
+def test_who_takes_up_another_action_does_it_after_a_moment_and_gets_there_in_small_steps(index):
+    plan, action = whole_body(index)
+    (person,) = taken_up(plan, action).people
+    for time_s in (TURN_S, 0.5, 1.0):
+        assert acted(time_s, person) == ACTIONS[action](time_s, person)
+    times = np.arange(-0.1, TURN_S + 0.1, 1 / 240)
+    joints = np.array([[*skeleton(person, float(time_s)).joints.values()] for time_s in times])
+    steps = np.abs(np.diff(joints, axis=0)).max(axis=(1, 2))
+    assert steps.max() < 0.05, "no joint goes farther than a twentieth of the body between two of 240 pictures a second"
+
+
+def test_outside_the_reserved_split_nobody_takes_up_what_is_reserved():
+    for index in range(0, 600, 50):
+        plan, _ = whole_body(index)
+        assert plan.action not in may_take_up(plan)
+        assert not any(taken_up(plan, action).is_reserved for action in may_take_up(plan))
+        assert set(may_take_up(replace(plan, split="reserved"))) == {*whole_body_actions(3)} - {plan.action}

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from anisora.errors import BadConfig
 from anisora.models.tiny import write_tiny_checkpoint
 from anisora.training import run
 from anisora.training.codec import CodecSettings, fit_linear_code, pixels
-from anisora.training.corpus import CorpusSettings, clip_indices, draw, open_corpus
+from anisora.training.corpus import CorpusSettings, clip_indices, draw, open_corpus, open_flows, planned
 from anisora.training.examples import ConditionSettings, draw_area, draw_plan
 from anisora.training.run import load_config, main
 
@@ -117,6 +118,33 @@ def test_whole_bodies_show_every_action_as_often():
     assert len(set(seen)) == len(seen)
     with pytest.raises(BadConfig, match="is a share: got 2"):
         open_corpus(replace(usual, whole_bodies=2.0), Path("nowhere"))
+
+
+def test_some_whole_bodies_begin_in_the_pose_of_another_action():
+    """About so many as asked, none of what is reserved, and the usual clips as they were."""
+    settings = CorpusSettings(buckets=((32, 32, 1.0),), corpus_version=3, whole_bodies=0.5, taken_up=0.7)
+    indices = clip_indices(settings, 0, 400)
+    plans = [planned(settings, index) for index in indices]
+    assert not any(plan.is_reserved for plan in plans)
+    assert all(
+        plan == synthetic.plan_clip(0, index, version=3) for plan, index in zip(plans[::2], indices[::2], strict=True)
+    )
+    share = np.mean([plan.people[0].before is not None for plan in plans[1::2]])
+    assert abs(share - 0.7) < 0.1
+    assert plans == [planned(settings, index) for index in indices]
+    assert all(planned(replace(settings, taken_up=0.0), i).people[0].before is None for i in indices)
+
+
+def test_their_flow_is_that_of_the_clips_that_were_drawn(tmp_path):
+    settings = CorpusSettings(clips=3, frames=5, buckets=((32, 32, 1.0),), whole_bodies=1.0, taken_up=1.0)
+    (bucket,) = open_corpus(settings, tmp_path, workers=1)
+    flows = open_flows(settings, 3, 5, 2, tmp_path, workers=1)
+    for at, index in enumerate(clip_indices(settings, 0, 3)):
+        plan = planned(settings, index)
+        assert np.array_equal(bucket.video_NTHWC[at], synthetic.render_plan(plan, 5, Fraction(16), (32, 32)).video_THWC)
+        pairs = [(int(t), to) for t in flows.frames_NK[at] for to in (0, 4)]
+        exact = synthetic.flows_between(plan, pairs, 16, (32, 32))
+        assert np.abs(flows.flow_NK4HW[at] - exact.transpose(0, 3, 1, 2).reshape(2, 4, 32, 32)).max() < 0.02
 
 
 def test_a_corpus_with_whole_bodies_is_another_one(tmp_path):

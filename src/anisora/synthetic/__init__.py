@@ -17,7 +17,9 @@ from anisora.synthetic.plan import (
     STYLES,
     TRAIN_SEEDS,
     ClipPlan,
+    may_take_up,
     plan_clip,
+    taken_up,
     whole_body_actions,
 )
 from anisora.synthetic.rig import JOINTS
@@ -41,9 +43,11 @@ __all__ = [
     "Truth",
     "caption",
     "flows_between",
+    "may_take_up",
     "plan_clip",
     "render_clip",
     "render_ids",
     "render_plan",
+    "taken_up",
     "whole_body_actions",
 ]

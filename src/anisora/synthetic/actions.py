@@ -10,8 +10,30 @@ import math
 from collections.abc import Callable
 
 from anisora.synthetic import duets, feelings, handling
-from anisora.synthetic.person import EMOTIONS, Person, arms, ground_speed, mouth_spot, near_hand, profile
-from anisora.synthetic.pose import HANGING, Arm, Pose, bump, hop, keyed, reach, smoothstep, step, there_and_back, wave
+from anisora.synthetic.person import (
+    EMOTIONS,
+    Person,
+    arms,
+    ground_speed,
+    mouth_spot,
+    near_hand,
+    own_phase,
+    profile,
+)
+from anisora.synthetic.pose import (
+    HANGING,
+    Arm,
+    Pose,
+    between,
+    bump,
+    hop,
+    keyed,
+    reach,
+    smoothstep,
+    step,
+    there_and_back,
+    wave,
+)
 
 RAISED = 2.55
 """Spread of an arm held up beside the head."""
@@ -539,6 +561,9 @@ ACTIONS: dict[str, Action] = {
 TRAVELLING = ("walk", "run", "skip", "crawl", "push")
 """Actions that cross the ground."""
 
+TURN_S = 0.35
+"""How long it takes to go over from one action to another."""
+
 
 def travel_speed(person: Person) -> float:
     """How fast the person crosses the picture, heights a second, to the right positive."""
@@ -546,19 +571,32 @@ def travel_speed(person: Person) -> float:
     return move(1.0, person).x - move(0.0, person).x if person.action in TRAVELLING else 0.0
 
 
+def acted(t: float, person: Person) -> Pose:
+    """The pose of the person's action; for a while after time 0 on the way there from what it did before."""
+    if person.before is None:
+        return ACTIONS[person.action](t, person)
+    if t <= 0:
+        return ACTIONS[person.before.action](t, person.before)
+    then = ACTIONS[person.action](t, person)
+    if t >= TURN_S:
+        return then
+    return between(ACTIONS[person.before.action](0.0, person.before), then, smoothstep(t / TURN_S))
+
+
 def pose_at(t: float, person: Person) -> Pose:
     """The action's pose with the person's mood, breath and blinking on top."""
-    pose = ACTIONS[person.action](t, person)
+    pose = acted(t, person)
     smile, brow, wonder, blush, mouth = EMOTIONS[person.emotion]
     pose.smile = max(-1.0, min(1.0, smile if pose.smile == 0.4 else pose.smile))
     pose.brow += brow
     pose.wonder = max(pose.wonder, wonder)
     pose.blush = blush
     pose.mouth = max(pose.mouth, mouth)
+    phase = own_phase(person)
     # A blink takes 0.3 s, so that it is seen at 8 frames a second too.
-    eyelid = (t * 0.62 + person.phase * 3.7) % 1.0 / 0.62
+    eyelid = (t * 0.62 + phase * 3.7) % 1.0 / 0.62
     if eyelid < 0.3:
         pose.blink = max(pose.blink, math.sin(math.pi * eyelid / 0.3))
-    pose.lift += 0.004 * wave(t, 0.4, person.phase)
-    pose.side += 0.012 * wave(t, 0.3, person.phase + 0.4)
+    pose.lift += 0.004 * wave(t, 0.4, phase)
+    pose.side += 0.012 * wave(t, 0.3, phase + 0.4)
     return pose

@@ -105,20 +105,16 @@ def _pictures(painter: Any, plan: ClipPlan, moments: list[Moment]) -> np.ndarray
 
 
 def flows_between(
-    seed: int,
-    index: int,
+    plan: ClipPlan,
     pairs: list[tuple[int, int]],
-    *,
-    split: str = "train",
-    fps: Fraction | int = 8,
-    size_px: tuple[int, int] = (96, 96),
+    fps: Fraction | int,
+    size_px: tuple[int, int],
     backend: str | None = None,
-    version: int = CORPUS_VERSION,
 ) -> np.ndarray:
-    """Exact flow of clip `index` between any two frames: float32 [pairs, H, W, 2], for each pixel of a pair's first frame
-    how far away (x, y in px) in its second frame lies what it shows, in view there or not."""
+    """Exact flow of a plan between any two frames: float32 [pairs, H, W, 2], for each pixel of a pair's first frame how far
+    away (x, y in px) in its second frame lies what it shows, in view there or not."""
     painter = _backend(backend)(*size_px)
-    scene = Scene(plan_clip(seed, index, split, version), *size_px)
+    scene = Scene(plan, *size_px)
     moments = {t: scene.moment(t, t / Fraction(fps)) for t in sorted({t for pair in pairs for t in pair})}
     owners = {t: painter.owners(moments[t].frame) for t in {t for t, _ in pairs}}
     return np.stack([flow_HW2(owners[t], moments[t], moments[to]) for t, to in pairs]).astype(np.float32)

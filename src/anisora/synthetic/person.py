@@ -29,6 +29,13 @@ class Person(NamedTuple):
     """1 is the action's usual size."""
     stride: float
     """Length of a step on the ground, in character heights."""
+    before: Person | None = None
+    """What it did up to time 0, in whose pose it begins; None: it has been doing the same all the time."""
+
+
+def own_phase(person: Person) -> float:
+    """0 to 1: where breath, blinking and the wind are at time 0; what somebody does next does not change that."""
+    return (person.before or person).phase
 
 
 # name: (smile, brow, wonder, blush, mouth)

@@ -8,7 +8,7 @@ meet.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -117,6 +117,30 @@ def whole_body_actions(version: int = CORPUS_VERSION) -> tuple[str, ...]:
     return tuple(action for action in seen_whole if action not in _THINGS and not is_duet(action))
 
 
+def may_take_up(plan: ClipPlan) -> tuple[str, ...]:
+    """The other actions that its only person may go over to, which can be seen of a whole body; in a plan that is not of the
+    reserved split none that would make a reserved combination."""
+    view = plan.style, plan.view.camera
+    others = (action for action in whole_body_actions(plan.version) if action != plan.action)
+    return tuple(a for a in others if plan.split == "reserved" or (a, *view) not in RESERVED_COMBINATIONS)
+
+
+def taken_up(plan: ClipPlan, action: str) -> ClipPlan:
+    """The plan in which its only person begins as it was drawn and goes over to another action at once: what a first frame
+    and the prompt for another action ask for. The action starts from its beginning, so that only one thing can follow."""
+    person = plan.people[0]
+    is_travelling = action in TRAVELLING
+    turned = person._replace(
+        action=action,
+        yaw=person.facing * (max if is_travelling else min)(abs(person.yaw), 0.85),
+        tempo=person.tempo * _PACE.get(action, 1.0) / _PACE.get(person.action, 1.0),
+        phase=0.0,
+        stride=min(person.stride, _longest_step(action, plan.view.camera)),
+        before=person,
+    )
+    return replace(plan, people=(turned, *plan.people[1:]))
+
+
 def plan_clip(seed: int, index: int, split: str = "train", version: int = CORPUS_VERSION) -> ClipPlan:
     """The plan of clip `index` of a seed in a version of the corpus: the same arguments give the same plan.
 
@@ -207,8 +231,6 @@ def _cast(
 
 
 def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: bool, builds: Builds) -> Person:
-    # Followed by the camera one may take long steps; otherwise two seconds must fit into the picture.
-    longest = 0.235 if camera == "pan" else {"run": 0.115, "skip": 0.165}.get(action, 0.215)
     facing = 1 if rng.random() < 0.5 else -1
     person = Person(
         character=draw_character(rng, with_reserved, builds),
@@ -220,10 +242,15 @@ def _person(rng: np.random.Generator, action: str, camera: str, with_reserved: b
         tempo=float(rng.uniform(0.45, 0.72)) * _PACE.get(action, 1.0),
         phase=float(rng.random()),
         energy=float(rng.uniform(0.8, 1.1)),
-        stride=float(rng.uniform(0.8, 1.0)) * longest,
+        stride=float(rng.uniform(0.8, 1.0)) * _longest_step(action, camera),
     )
     # In the middle of the picture in the middle of the two seconds.
     return person._replace(x=-(travel_speed(person) + facing * _ROOM.get(action, 0.0)))
+
+
+def _longest_step(action: str, camera: str) -> float:
+    """Followed by the camera one may take long steps; otherwise two seconds must fit into the picture."""
+    return 0.235 if camera == "pan" else {"run": 0.115, "skip": 0.165}.get(action, 0.215)
 
 
 def _emotion(rng: np.random.Generator, action: str) -> str:

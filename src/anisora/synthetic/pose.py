@@ -6,7 +6,8 @@ Lengths are in character heights, angles in radians. Directions are the characte
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 Arm = tuple[float, float, float, float]
 """(swing forward, spread sideways, how much further the forearm swings, how much further it spreads)."""
@@ -125,6 +126,20 @@ def _angles(out: float, up: float, forward: float) -> tuple[float, float]:
     """(swing, spread) of a bone in this direction."""
     length = max(math.hypot(out, up, forward), 1e-9)
     return math.atan2(forward, -up), math.asin(max(-1.0, min(1.0, out / length)))
+
+
+def between(one: Pose, other: Pose, u: float) -> Pose:
+    """The pose a share u of the way from one to the other; which arm is before the face, and which finger is stretched, changes
+    in the middle."""
+
+    def mixed(a: Any, b: Any) -> Any:
+        if isinstance(a, float | int) and isinstance(b, float | int):
+            return a + (b - a) * u
+        if a and b and not isinstance(a, str) and not isinstance(a[0], str):
+            return tuple(mixed(x, y) for x, y in zip(a, b, strict=True))
+        return a if u < 0.5 else b
+
+    return Pose(**{field.name: mixed(getattr(one, field.name), getattr(other, field.name)) for field in fields(Pose)})
 
 
 def wave(t: float, rate: float, phase: float = 0.0) -> float:

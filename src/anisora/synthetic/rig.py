@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from anisora.synthetic.actions import ACTIONS, pose_at
+from anisora.synthetic.actions import acted, pose_at
 from anisora.synthetic.parts import BUILDS
-from anisora.synthetic.person import Person, arm_length, leg_length
+from anisora.synthetic.person import Person, arm_length, leg_length, own_phase
 from anisora.synthetic.pose import LEG, Arm, Foot, Pose
 
 JOINTS = (
@@ -163,9 +163,9 @@ def _leg(joints, depths, pose: Pose, name: str, side: int, foot: Foot, sy: float
 
 def _lag(person: Person, t: float, k: int, head: Point, head_r: float) -> Point:
     """How far the head was elsewhere a moment ago, limited, with some wind: loose parts hang there still."""
-    then = ACTIONS[person.action](t - LAGS_S[k], person)
+    then = acted(t - LAGS_S[k], person)
     then.lift = _bent(then.lift, leg_length(person))
     x, y = _head_centre(then, head_r, leg_length(person))
-    wind = 0.008 * (k + 1) * math.sin(2 * math.pi * (0.55 * t + person.phase) - 0.9 * k)
+    wind = 0.008 * (k + 1) * math.sin(2 * math.pi * (0.55 * t + own_phase(person)) - 0.9 * k)
     limit = 0.1 * (k + 1)
     return limit * math.tanh((x - head[0]) / limit) + wind, limit * math.tanh((y - head[1]) / limit) * 0.8

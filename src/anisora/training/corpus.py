@@ -13,13 +13,17 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from anisora.errors import BadConfig
+
+if TYPE_CHECKING:
+    from anisora.synthetic import ClipPlan
 
 # Clips per unit of work: small enough that an interruption loses seconds, large enough that files stay few.
 _CHUNK = 100
@@ -45,6 +49,10 @@ class CorpusSettings:
     """Share of the clips that show somebody alone, as a whole body, before a camera that stands still, every action that can be
     seen so as often as the others. In the rest such clips are few, and those of some actions one in thousands: too seldom for
     their word to be learnt."""
+    taken_up: float = 0.0
+    """Share of those clips that begin in the pose of another action and go over to their own at once. In all others the first
+    frame is a pose of the action itself, so that what a drawing and the prompt for something else ask for is never seen.
+    Only the first window of a clip shows it: `frames` should be no more than the denoiser's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +71,9 @@ def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None =
 
     # Refuses what cannot be before any worker starts.
     plan_clip(settings.seed, 0, version=settings.corpus_version)
-    if not 0 <= settings.whole_bodies <= 1:
-        raise BadConfig("data.whole_bodies is a share", got=settings.whole_bodies, expected="0 to 1")
+    for name in ("whole_bodies", "taken_up"):
+        if not 0 <= (share := getattr(settings, name)) <= 1:
+            raise BadConfig(f"data.{name} is a share", got=share, expected="0 to 1")
     stamp = json.dumps(_told(settings), sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "corpus.json"
@@ -78,7 +87,7 @@ def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None =
 def _told(settings: CorpusSettings) -> dict[str, Any]:
     """The fields that name a corpus; what came later is told where it is used, so that older ones are still known."""
     told = asdict(settings)
-    return told if settings.whole_bodies else {name: told[name] for name in told if name != "whole_bodies"}
+    return {name: told[name] for name in told if told[name] or name not in ("whole_bodies", "taken_up")}
 
 
 def _open_bucket(settings: CorpusSettings, number: int, folder: Path, workers: int | None) -> Bucket:
@@ -128,22 +137,31 @@ def _whole_bodies(settings: CorpusSettings, number: int, num: int) -> list[int]:
     return [index for turn in zip(*found.values(), strict=True) for index in turn][:num]
 
 
+def planned(settings: CorpusSettings, index: int) -> ClipPlan:
+    """The plan of one of the `clip_indices`."""
+    from anisora.synthetic import may_take_up, plan_clip, taken_up
+
+    plan = plan_clip(settings.seed, index, version=settings.corpus_version)
+    rng = np.random.default_rng([settings.seed, index])
+    if index < _WHOLE_BODIES_FROM or rng.random() >= settings.taken_up:
+        return plan
+    return taken_up(plan, str(rng.choice(may_take_up(plan))))
+
+
 def _render_chunk(job: tuple[CorpusSettings, int, Path, int, list[int]]) -> None:
-    from anisora.synthetic import render_clip
+    from anisora.synthetic import render_plan
 
     settings, number, place, start, indices = job
     width, height, _ = settings.buckets[number]
     video_NTHWC = np.lib.format.open_memmap(place / "video.npy", mode="r+")
     captions = []
     for at, index in enumerate(indices, start):
-        clip = render_clip(
-            settings.seed,
-            index,
-            n_frames=settings.frames,
-            fps=settings.fps,
-            size_px=(width, height),
+        clip = render_plan(
+            planned(settings, index),
+            settings.frames,
+            Fraction(settings.fps),
+            (width, height),
             backend="skia",  # the corpus is this backend's pixels; another one is refused, not mixed in
-            version=settings.corpus_version,
         )
         video_NTHWC[at] = clip.video_THWC
         captions.append(clip.caption)
@@ -200,10 +218,7 @@ def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray, list[int]
     last = window - 1
     for at, (index, frames) in enumerate(zip(indices, frames_NK, strict=True), start):
         pairs = [(int(t), to) for t in frames for to in (0, last)]
-        flow = flows_between(
-            settings.seed, index, pairs, fps=settings.fps, size_px=(width, height),
-            backend="skia", version=settings.corpus_version,
-        )  # fmt: skip
+        flow = flows_between(planned(settings, index), pairs, settings.fps, (width, height), backend="skia")
         flow_NK4HW[at] = flow.transpose(0, 3, 1, 2).reshape(len(frames), 4, height, width)
     flow_NK4HW.flush()
     (place / f"{start}.done").touch()
