@@ -3,9 +3,11 @@
     python benchmarks/corpus_sheet.py --corpus-version 3 --out sheets              every action, a sheet each
     python benchmarks/corpus_sheet.py --corpus-version 3 --out sheets hug eat      these
     python benchmarks/corpus_sheet.py --corpus-version 3 --out docs/images --overview
+    python benchmarks/corpus_sheet.py --corpus-version 3 --out docs/images --taken-up
 
 Each row is one clip of a training seed, its frames a quarter of a second apart; the captions are printed. The overview
-(corpus.webp) shows one clip of every action, small, its frames half a second apart.
+(corpus.webp) shows one clip of every action, small, its frames half a second apart; the other picture (taken_up.webp) first
+frames that go over to another action, an eighth of a second apart.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from fractions import Fraction
 from pathlib import Path
 
 from anisora.media.frames import contact_sheet
-from anisora.synthetic import CORPUS_VERSION, TRAIN_SEEDS, VERSIONS, ClipPlan, caption, plan_clip, render_plan
+from anisora.synthetic import (
+    CORPUS_VERSION,
+    TRAIN_SEEDS,
+    VERSIONS,
+    ClipPlan,
+    caption,
+    may_take_up,
+    plan_clip,
+    render_plan,
+    taken_up,
+)
 
 FRAMES, FPS = 8, 4
 
@@ -29,6 +41,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=TRAIN_SEEDS.start)
     parser.add_argument("--size", type=int, default=128, metavar="PX")
     parser.add_argument("--overview", action="store_true", help="one picture of all actions in place of the sheets")
+    parser.add_argument("--taken-up", action="store_true", help="one picture of characters that take up another action")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
     known = VERSIONS[options.corpus_version].actions
@@ -38,6 +51,9 @@ def main() -> None:
     if options.overview:
         plans = {action: first_plans(action, 1, options.seed, options.corpus_version)[0] for action in known}
         write_overview(plans, options.out / "corpus.webp")
+        return
+    if options.taken_up:
+        write_taken_up(options.seed, options.corpus_version, options.out / "taken_up.webp")
         return
     for action in options.actions or known:
         plans = first_plans(action, options.clips, options.seed, options.corpus_version)
@@ -61,6 +77,17 @@ def write_overview(plans: dict[str, ClipPlan], path: Path) -> None:
         frames += list(render_plan(plan, 4, Fraction(2), (72, 72)).video_THWC)
         labels += [action, "", "", ""]
     contact_sheet(frames, 12, labels, gap_px=2).save(path, quality=60)
+
+
+def write_taken_up(seed: int, version: int, path: Path) -> None:
+    every = (plan_clip(seed, index, version=version) for index in itertools.count())
+    whole = itertools.islice((plan for plan in every if plan.shows_whole_body), 3)
+    frames, labels = [], []
+    for plan in whole:
+        for action in may_take_up(plan)[::5]:
+            frames += list(render_plan(taken_up(plan, action), 8, Fraction(8), (96, 96)).video_THWC)
+            labels += [f"{plan.action}, {action}", *[""] * 7]
+    contact_sheet(frames, 8, labels, gap_px=2).save(path, quality=70)
 
 
 if __name__ == "__main__":
