@@ -81,7 +81,7 @@ class Shape:
     size_px: tuple[int, int]
     num_frames: int
     fps: int
-    corpus_version: int = synthetic.CORPUS_VERSION
+    corpus_version: int = synthetic.TRAINED_VERSION
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Body:
 
 
 def scenes(
-    seed: int, split: str, first_index: int = 0, *, version: int = synthetic.CORPUS_VERSION
+    seed: int, split: str, first_index: int = 0, *, version: int = synthetic.TRAINED_VERSION
 ) -> Iterator[ClipPlan]:
     """The plans of a seed in which one of `ACTIONS` can be seen by its motion alone."""
     for index in itertools.count(first_index):
@@ -356,7 +356,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, metavar="PX", help="side of the square clips")
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--fps", type=int, default=16)
-    parser.add_argument("--corpus-version", type=int, default=synthetic.CORPUS_VERSION, choices=ACTIONS)
+    parser.add_argument("--corpus-version", type=int, default=synthetic.TRAINED_VERSION, choices=ACTIONS)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
     start = time.process_time()

@@ -128,7 +128,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fps", type=int, help="default: the checkpoint's own rate")
     parser.add_argument("--model", default="bundled", metavar="NAME_OR_PATH")
     parser.add_argument(
-        "--corpus-version", type=int, default=synthetic.CORPUS_VERSION, choices=synthetic.VERSIONS, help="of the clips"
+        "--corpus-version", type=int, default=synthetic.TRAINED_VERSION, choices=synthetic.VERSIONS, help="of the clips"
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the frames of every arm; run again to go on")
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="measure what --keep wrote")

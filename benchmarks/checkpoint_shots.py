@@ -52,7 +52,7 @@ class Checkpoint:
         size_px: tuple[int, int],
         num_frames: int,
         fps: int | None,
-        corpus_version: int = synthetic.CORPUS_VERSION,
+        corpus_version: int = synthetic.TRAINED_VERSION,
     ) -> None:
         self.info = catalog.resolve(model)
         # As `anisora generate` loads it: device and dtype are part of what is measured.

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from anisora.media.frames import contact_sheet
 from anisora.synthetic import (
-    CORPUS_VERSION,
     TRAIN_SEEDS,
+    TRAINED_VERSION,
     VERSIONS,
     ClipPlan,
     caption,
@@ -36,7 +36,7 @@ FRAMES, FPS = 8, 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("actions", nargs="*", metavar="ACTION", help="default: all of the version")
-    parser.add_argument("--corpus-version", type=int, default=CORPUS_VERSION, choices=VERSIONS)
+    parser.add_argument("--corpus-version", type=int, default=TRAINED_VERSION, choices=VERSIONS)
     parser.add_argument("--clips", type=int, default=4, metavar="N", help="of each action")
     parser.add_argument("--seed", type=int, default=TRAIN_SEEDS.start)
     parser.add_argument("--size", type=int, default=128, metavar="PX")

@@ -43,12 +43,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from anisora.generation.runner import Session, run_shots
     from anisora.media.reader import read_video
     from anisora.records import Guide, Request
-    from anisora.synthetic import render_clip
+    from anisora.synthetic import TRAINED_VERSION, render_clip
 
     side, frames = options.size, options.frames
     requests, truths = [], []
     for seed in range(options.first_seed, options.first_seed + options.clips):
-        clip = render_clip(seed, 0, split="seen", n_frames=frames, size_px=(side, side))
+        clip = render_clip(seed, 0, split="seen", n_frames=frames, size_px=(side, side), version=TRAINED_VERSION)
         pictures = [_picture(clip.video_THWC[at], folder / f"{seed}_{at}.png") for at in (0, frames // 2, frames - 1)]
         guides = tuple(Guide(str(path), at) for path, at in zip(pictures, (0, frames // 2, frames - 1), strict=True))
         requests.append(

@@ -45,7 +45,14 @@ def request(name: str, model: str, folder: Path) -> Request:
     """A shot of the checkpoint's own size and length, with the guides of its kind drawn into `folder`."""
     native = catalog.resolve(model).native
     clip = synthetic.render_clip(
-        SEEDS[name], 0, split="seen", n_frames=native.frames, fps=native.fps, size_px=native.size, truth=True
+        SEEDS[name],
+        0,
+        split="seen",
+        n_frames=native.frames,
+        fps=native.fps,
+        size_px=native.size,
+        truth=True,
+        version=synthetic.TRAINED_VERSION,
     )
     at = {"first_frame": [0], "in_between": [0, native.frames // 2, native.frames - 1], "motion_mask": [0]}[name]
     guides = []

@@ -8,7 +8,7 @@ import torch
 
 from anisora import AniSoraWanPipeline, Guide
 from anisora.models import catalog
-from anisora.synthetic import render_clip
+from anisora.synthetic import TRAINED_VERSION, render_clip
 
 NATIVE = {"width": 96, "height": 96, "num_frames": 17, "output_type": "np"}
 
@@ -25,7 +25,7 @@ def pipeline(folder):
 
 @pytest.fixture(scope="module")
 def clip():
-    return render_clip(50_000, 0, split="seen")
+    return render_clip(50_000, 0, split="seen", version=TRAINED_VERSION)
 
 
 def shot(pipeline, prompt, guides, **more):

@@ -157,10 +157,10 @@ def _clip(
     """A held-out clip at the checkpoint's own size and rate: the first from `index` on with the camera asked for."""
     from fractions import Fraction
 
-    from anisora.synthetic import HELD_OUT_SEEDS, plan_clip, render_clip
+    from anisora.synthetic import HELD_OUT_SEEDS, TRAINED_VERSION, plan_clip, render_clip
 
     seed = HELD_OUT_SEEDS[0] + SEED_OFFSET
-    while camera is not None and plan_clip(seed, index, "seen").view.camera != camera:
+    while camera is not None and plan_clip(seed, index, "seen", TRAINED_VERSION).view.camera != camera:
         index += 1
     return render_clip(
         seed,
@@ -170,6 +170,7 @@ def _clip(
         fps=Fraction(str(info.native.fps)),
         size_px=info.native.size,
         truth=with_truth,
+        version=TRAINED_VERSION,
     )
 
 

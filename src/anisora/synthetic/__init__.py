@@ -24,7 +24,7 @@ from anisora.synthetic.plan import (
 )
 from anisora.synthetic.rig import JOINTS
 from anisora.synthetic.truth import Truth
-from anisora.synthetic.versions import CORPUS_VERSION, VERSIONS
+from anisora.synthetic.versions import CORPUS_VERSION, TRAINED_VERSION, VERSIONS
 
 __all__ = [
     "ACTIONS",
@@ -36,6 +36,7 @@ __all__ = [
     "RESERVED_COMBINATIONS",
     "SPLITS",
     "STYLES",
+    "TRAINED_VERSION",
     "TRAIN_SEEDS",
     "VERSIONS",
     "ClipPlan",
