@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check format docs bench pictures clean
+.PHONY: demo test test-all check format docs bench pictures weights clean
 .DEFAULT_GOAL := test
 
 # torch goes first: where a CPU build is offered, the pinned version takes it and nothing later pulls another.
@@ -45,6 +45,11 @@ bench: $(VENV)/.installed
 # The pictures of README.md, made by the bundled model from guides that the synthetic corpus draws.
 pictures: $(VENV)/.installed
 	$(BIN)/python docs/make_pictures.py
+
+# The bundled weights once more, from nothing: many hours on a CPU. Stopped at any time, it goes on when run again.
+weights: $(VENV)/.installed
+	$(BIN)/anisora train configs/bundled.yaml
+	$(BIN)/anisora train configs/bundled-more.yaml start_from=runs/bundled/export
 
 clean:
 	rm -rf $(VENV) build dist site demo .pytest_cache .ruff_cache .mypy_cache

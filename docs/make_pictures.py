@@ -21,7 +21,7 @@ from anisora.models import catalog
 from anisora.records import Guide, Request
 
 #: Held-out seeds whose clips show a whole figure that moves well within the frame.
-SEEDS = {"first_frame": 9002, "in_between": 9004, "motion_mask": 9006}
+SEEDS = {"first_frame": 9003, "in_between": 9000, "motion_mask": 9006}
 FRAMES_IN_STRIP = 8
 FRAME_COLOUR = (250, 120, 20)
 

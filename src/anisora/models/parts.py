@@ -50,5 +50,12 @@ def mend_index(folder: Path, stock_class: str) -> None:
     _write_json(Path(folder) / "model_index.json", index)
 
 
+def forget_origin(folder: Path) -> None:
+    """Takes the path that each part was opened from, which diffusers notes down, out of the parts' configs: a checkpoint that
+    others get says nothing of the machine that made it."""
+    for path in Path(folder).glob("*/config.json"):
+        _write_json(path, {key: value for key, value in read_json(path).items() if key != "_name_or_path"})
+
+
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -335,7 +335,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     """Writes the averaged weights of every stage as a checkpoint folder in fp16 and returns it."""
     from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 
-    from anisora.models.parts import mend_index
+    from anisora.models.parts import forget_origin, mend_index
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
     last = "joint" if "joint" in config.stages else "denoiser"
@@ -363,6 +363,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
         _load_stage(config, out, "joint" if "joint" in config.stages else "sharpener", {"guide_decoder": decoder})
         _halve(decoder)
         decoder.save_pretrained(folder / "guide_decoder")
+    forget_origin(folder)
     width, height, _ = config.data.buckets[0]
     card = {
         "family": "wan",
@@ -385,4 +386,4 @@ def _halve(module: Any) -> None:
 
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.
-RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.0, "shift": 5.0, "sampler": "unipc", "boundary": None}
+RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.5, "shift": 5.0, "sampler": "unipc", "boundary": None}
