@@ -227,7 +227,9 @@ def test_a_run_begins_with_what_another_has_learned(finished, tmp_path):
     stay = "{denoiser: {steps: 1, learning_rate: 0}, joint: {steps: 1, learning_rate: 0}}"
     more = (f"start_from={finished / 'export'}", "data.corpus_version=3", f"stages={stay}")
     folder = main(RECIPE, (f"output={tmp_path}", *MINIATURE[:-3], *more, "model.denoiser.half_rate_steps=0"))
-    assert not any(str(tmp_path.parent) in path.read_text() for path in folder.rglob("*.json")), "it tells where it was made"
+    assert not any(str(tmp_path.parent) in path.read_text() for path in folder.rglob("*.json")), (
+        "it tells where it was made"
+    )
     before, after = tensors(finished / "export"), tensors(folder)
     words = {name for name in before if before[name].shape != after[name].shape}
     assert words == {name for name in before if name.endswith(("shared.weight", "embed_tokens.weight"))}
