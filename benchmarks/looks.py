@@ -6,10 +6,13 @@ Each is a function from a clip with its truth to frames, uint8 THWC; what happen
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from anisora.synthetic.lettering import Lettered
 
 Frames = NDArray[np.uint8]
 
@@ -40,10 +43,24 @@ def pencil(clip: Any) -> Frames:
 
 def subtitled(clip: Any) -> Frames:
     """With a line of dialogue burnt in for at least half of the clip; which one follows from the first frame."""
+    return _with_subtitle(clip).frames_THWC
+
+
+def subtitle_area(clip: Any) -> NDArray[np.bool_]:
+    """The box that `subtitled` writes into: [H, W]."""
+    area_HW = np.zeros(clip.video_THWC.shape[1:3], bool)
+    for box in _with_subtitle(clip).box_T:
+        if box is not None:
+            left, top, right, bottom = box
+            area_HW[top:bottom, left:right] = True
+    return area_HW
+
+
+def _with_subtitle(clip: Any) -> Lettered:
     from anisora.synthetic.lettering import letter
 
     seed = int(clip.video_THWC[0].sum()) % 100_000
-    return letter(clip.video_THWC, "subtitle", "source-serif", "en", seed).frames_THWC
+    return letter(clip.video_THWC, "subtitle", "source-serif", "en", seed)
 
 
 def volumes(clip: Any) -> Frames:

@@ -78,6 +78,8 @@ def test_a_student_costs_its_teacher_s_passes_and_weights(tiny, clip_folder, tmp
     assert budget(unguided).flops_a_step == pytest.approx(alone.flops_a_step * (3 + 2) / 3)
     half = replace(distilled, student=replace(distilled.student, steps=7, own_share=0.5))  # (4 + 3) / 2 forwards before
     assert budget(half).flops_a_step == pytest.approx(alone.flops_a_step * (3 + 3.5) / 3)
+    by_itself = replace(distilled, student=replace(distilled.student, own_share=1.0))
+    assert "teacher" not in budget(by_itself).memory_bytes
     assert both.memory_bytes["teacher"] == both.memory_bytes["weights"] == alone.memory_bytes["weights"]
     assert both.trained_parameters == alone.trained_parameters
 

@@ -283,10 +283,10 @@ def test_the_command_knows_the_method(config, tmp_path):
 
     recipe = Path(__file__).parents[2] / "configs" / "distill.yaml"
     data = launch.read(recipe, ("data.videos=clips",))
-    assert distill.load_config(data, recipe.name).student == StudentSettings(steps=8, substeps=4)
+    assert distill.load_config(data, recipe.name).student == StudentSettings(steps=8, substeps=4, own_share=1.0)
     assert plain(distill.load_config(data, recipe.name))["method"] == "distill"
     clips = f"data.videos={config().data.videos}"
     cost = launch.cost(recipe, (clips, "data.frames=[9]", "data.sizes=[[48, 32]]", "data.fps=8"))
-    assert (cost.steps, cost.clips) == (3000, 6)
+    assert (cost.steps, cost.clips) == (400, 6)
     with pytest.raises(BadConfig, match="lora, full or distill"):
         launch.cost(recipe.with_name("bundled.yaml"))

@@ -25,7 +25,7 @@ from anisora.models import catalog
 from anisora.models.checkpoint import Native, Recipe, infer, read_json
 from anisora.training.adapter import matching_linears
 from anisora.training.data import Bucket, tokens_of
-from anisora.training.distill import DistillConfig, StudentSettings, as_full, guidance_of
+from anisora.training.distill import DistillConfig, StudentSettings, as_full, guidance_of, has_teacher
 from anisora.training.finetune import FineTuneConfig, open_course
 from anisora.training.stages import Course
 
@@ -85,6 +85,8 @@ def budget(config: FineTuneConfig | DistillConfig, *, devices: int = 1) -> Budge
     at_once = -(-at_once // config.context_parallel)
     rate = matrix_rate(config)
     seconds = flops / devices / rate
+    follows = student is not None and has_teacher(student)
+    memory = _memory(config, network, parts, trained, at_once, devices, has_teacher=follows)
     return Budget(
         steps=course.steps,
         epochs=sum(
@@ -104,7 +106,7 @@ def budget(config: FineTuneConfig | DistillConfig, *, devices: int = 1) -> Budge
         tokens_a_step=sum(s.share * s.bucket.batch * s.tokens for s in shown),
         flops_a_step=flops,
         devices=devices,
-        memory_bytes=_memory(config, network, parts, trained, at_once, devices, has_teacher=student is not None),
+        memory_bytes=memory,
         cache_bytes=_cache_bytes(config, network, parts, strides, course, info["max_text_tokens"]),
         measured_flops_a_second=rate,
         seconds_a_step=seconds,

@@ -139,7 +139,7 @@ def _train(config: DistillConfig, world: World, max_minutes: float) -> bool:
     full = as_full(config)
     backbone = finetune._backbone(full, world.device)
     check_can_learn(backbone, config)
-    teacher = frozen_copy(backbone)
+    teacher = frozen_copy(backbone) if has_teacher(config.student) else {}
     trained = finetune.with_trained(backbone, full)
     course = finetune.open_course(full, backbone.info.strides, backbone.info.native, world.size)
     if world.is_first:
@@ -160,6 +160,11 @@ def check_can_learn(backbone: Backbone, config: DistillConfig) -> None:
             expected=" or ".join(_SAMPLERS),
         )
     finetune._check_capabilities(as_full(config), backbone)
+
+
+def has_teacher(student: StudentSettings) -> bool:
+    """Whether any training step follows the teacher, so that its weights must be at hand."""
+    return student.own_share < 1
 
 
 def frozen_copy(backbone: Backbone) -> dict[str, nn.Module]:
