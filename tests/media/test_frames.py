@@ -126,3 +126,13 @@ def test_contact_sheet_lays_frames_in_rows():
     assert labelled.height == sheet.shape[0] + 3 * 16
     with pytest.raises(ValueError, match="5 frames and 1 labels"):
         contact_sheet(frames, labels=["a"])
+
+
+def test_a_label_stays_in_its_cell():
+    frames = [np.full((20, 60, 3), 255, np.uint8)] * 2
+    alone, beside = (
+        np.asarray(contact_sheet(frames, 2, ["a caption that is far too long", label])) for label in ("", "x")
+    )
+    assert (alone[:, :64] < 128).any()
+    assert (alone[:, 64:] == 255).all()
+    np.testing.assert_array_equal(alone[:, :64], beside[:, :64])

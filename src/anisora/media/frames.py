@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -159,7 +159,8 @@ def contact_sheet(
 ) -> Image.Image:
     """One RGB picture of all frames in rows of `columns` (near a square unless said), each with its label below.
 
-    Frames are uint8 [H, W, 3] and may differ in size: each lies at the top left of its cell.
+    Frames are uint8 [H, W, 3] and may differ in size: each lies at the top left of its cell. A label wider than its cell
+    is cut there and ends in dots.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -177,5 +178,14 @@ def contact_sheet(
         y_px = gap_px + index // columns * cell_height
         sheet.paste(Image.fromarray(np.ascontiguousarray(frame)), (x_px, y_px))
         if labels:
-            draw.text((x_px, y_px + cell_height - gap_px - label_px), labels[index], fill="black", font=font)
+            label = _fitted(labels[index], cell_width - gap_px, font)
+            draw.text((x_px, y_px + cell_height - gap_px - label_px), label, fill="black", font=font)
     return sheet
+
+
+def _fitted(label: str, width_px: int, font: Any) -> str:
+    """The label, or as much of its beginning as the width holds, and dots."""
+    if font.getlength(label) <= width_px:
+        return label
+    kept = next((n for n in range(len(label), 0, -1) if font.getlength(f"{label[:n]}...") <= width_px), 0)
+    return f"{label[:kept].rstrip()}..."
