@@ -44,11 +44,8 @@ def train_arm(arm: Arm, base: str, setting: Setting, out: Path, seed: int) -> Pa
         return None
     from anisora.training import distill, finetune
 
-    like, more = setting.like, arm.more(setting)
-    data: dict[str, Any] = {"batch": 4, "workers": 1}
-    data |= {"sizes": [list(like.size_px)], "frames": [like.num_frames], "fps": float(like.fps)}
-    data |= more.pop("data", {})
-    data.setdefault("videos", setting.clips())
+    more = arm.more(setting)
+    data = {**setting.data(), **more.pop("data", {})}
     loop = {"steps": setting.steps, "decay_frac": 0.3, **arm.config.get("loop", {})}
     config = {**arm.config, "model": base, "output": str(out), "seed": seed, "data": data, "loop": loop, **more}
     trainer: Any = distill if config["method"] == "distill" else finetune
@@ -86,11 +83,12 @@ def run_row(name: str, args: argparse.Namespace) -> dict[str, Any]:
     held_out = [
         seed for seed in range(args.first_seed, args.first_seed + args.clips) if seed in synthetic.HELD_OUT_SEEDS
     ]
+    base = row.base(setting, args.base) if row.base else args.base
     for seed, (arm_name, arm) in itertools.product(range(args.seeds), row.arms.items()):
         if all((arm_name, seed, clip) in done for clip in held_out):
             continue
-        export = train_arm(arm, args.base, setting, out / f"{arm_name.replace(' ', '-')}-{seed}", seed)
-        checkpoint = open_arm(arm, args.base, export, row, like)
+        export = train_arm(arm, base, setting, out / f"{arm_name.replace(' ', '-')}-{seed}", seed)
+        checkpoint = open_arm(arm, base, export, row, like)
         for clip_seed in [clip for clip in held_out if (arm_name, seed, clip) not in done]:
             clip = render(like, clip_seed, split="reserved", truth=True)
             made = row.measure(checkpoint, clip, clip_seed)
