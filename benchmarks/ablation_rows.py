@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def from_weak_to_strong(setting: Setting) -> dict[str, Any]:
 
 def small(setting: Setting) -> dict[str, Any]:
     """Clips at half the side, at full length and rate."""
-    return {"data": {"sizes": setting.weak()[0]["sizes"]}}
+    return {"data": {"sizes": [list(half_size(setting.like))]}}
 
 
 def in_look(look: str) -> Callable[[Setting], dict[str, Any]]:
@@ -197,6 +197,9 @@ def student_arm(*, own_share: float) -> Arm:
     """A student of 8 steps; its controls see as many clips at the same learning rate."""
     return Arm(config={"method": "distill", "student": {"steps": 8, "own_share": own_share}, "loop": WHOLE_LOOP})
 
+
+#: a new look learned and made at half the side
+SMALL = Arm(config=LORA, more=all_of(in_look(NEW_LOOK), small), makes_small=True)
 
 ROWS = {
     "mask-strategy": Row(
@@ -247,15 +250,21 @@ ROWS = {
         off=Arm(config=LORA, more=in_look(NEW_LOOK)),
     ),
     "resolution": Row(
-        claim="learned and made at full size, a new look keeps what it loses at half the side",
+        claim="learned and made at full size, a new look keeps the detail that it loses at half the side",
+        measure=in_between_distance(NEW_LOOK),
+        unit="perceptual distance",
+        is_lower_better=True,
+        on=Arm(config=LORA, more=in_look(NEW_LOOK)),
+        off=SMALL,
+        controls={"learned at half the side, made at full size": replace(SMALL, makes_small=False)},
+    ),
+    "resolution-shrunk": Row(
+        claim="learned and made at full size, a new look holds together better, sharpness apart",
         measure=in_between_distance(NEW_LOOK, at_half=True),
         unit="perceptual distance at half the side",
         is_lower_better=True,
         on=Arm(config=LORA, more=in_look(NEW_LOOK)),
-        off=Arm(config=LORA, more=all_of(in_look(NEW_LOOK), small), makes_small=True),
-        controls={
-            "learned at half the side, made at full size": Arm(config=LORA, more=all_of(in_look(NEW_LOOK), small))
-        },
+        off=SMALL,
     ),
     "2d-3d": Row(
         claim="drawn clips teach to move drawings; as many of the same clips with rounded, lit bodies do not",
