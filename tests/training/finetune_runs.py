@@ -16,10 +16,12 @@ from anisora.training.loop import averaged_weights
 
 CPU = torch.device("cpu")
 
-#: trains by the config in its argument
+#: trains by the config in its first argument, on as many threads as the second says: sums differ in their last bits by it
 TRAIN = """
 import json, sys
+import torch
 from anisora.training import finetune
+torch.set_num_threads(int(sys.argv[2]))
 finetune.main(finetune.load_config(json.loads(sys.argv[1]), "test.yaml"))
 """
 
@@ -55,7 +57,7 @@ def killed(run: Path, config, after: int) -> None:
 
     A new interpreter, not a fork: this one has threads, whose locks a fork would take along.
     """
-    child = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(plain(config))])
+    child = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(plain(config)), str(torch.get_num_threads())])
     try:
         until = time.monotonic() + 300
         while max(steps_saved(run), default=0) < after:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from anisora.measures.flow import dis_flow, pull
 from anisora.measures.salience import FOREGROUND, Detector
+from anisora.measures.tracker import Tracker
 
 Mask = NDArray[np.bool_]
 
@@ -61,6 +62,17 @@ def follow(frames_THWC: NDArray[np.uint8], detect: Detector, every: int, start: 
                 mask, found = seen, found + 1
         masks.append(mask)
     return Foreground(mask_THW=np.stack(masks), looked=looked, found=found)
+
+
+def follow_with(frames_THWC: NDArray[np.uint8], detect: Detector, every: int, track: Tracker) -> Foreground:
+    """The foreground of the first frame as a tracker follows it; the detector looks as often as in `follow`, and only says
+    whether it sees the same thing there."""
+    start = without_specks(detect(frames_THWC[0]) >= FOREGROUND)
+    last = len(frames_THWC) - 1
+    mask_THW = track(frames_THWC, start) if start.any() else np.zeros(frames_THWC.shape[:3], bool)
+    looks = [t for t in range(1, last + 1) if mask_THW[t].any() and (t % every == 0 or t == last)]
+    found = [t for t in looks if same_thing(detect(frames_THWC[t]) >= FOREGROUND, mask_THW[t]) is not None]
+    return Foreground(mask_THW=mask_THW, looked=len(looks), found=len(found))
 
 
 def carried(mask_HW: Mask, before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> Mask:

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from anisora.errors import AnisoraError, AssetMissing, BadCheckpoint, BadConfig, BadVideo
 from anisora.files import remove_partials, sha256_file, write_atomic
 from anisora.geometry import round_half_up
-from anisora.measures.foreground import Foreground, Mask, follow
+from anisora.measures.foreground import Foreground, Mask, follow, follow_with
 from anisora.measures.motion import MaskMotion, mask_motion
+from anisora.measures.tracker import Tracker, open_sam2
 from anisora.settings import plain, read, setting
 from anisora.store import append_jsonl, canonical_json, content_hash, read_jsonl
 
@@ -53,6 +54,9 @@ class MaskSettings:
         None, "salient-object network in ONNX (U2-Net, IS-Net, BiRefNet, InSPyReNet) instead of the bundled one",
         metavar="FILE.onnx",
     )  # fmt: skip
+    tracker: Path | None = setting(
+        None, "SAM 2 that follows the foreground, in transformers' layout, instead of optical flow", metavar="FOLDER"
+    )
     side_px: int = setting(320, "longer side at which motion is followed")
     look_every_s: float = setting(0.25, "how often the network looks again")
     grow_frac: float = setting(0.01, "how far the area is grown, as a share of the longer side")
@@ -112,12 +116,15 @@ def build_masks(
     with locked(out):
         remove_partials(out)
         detect = _detector(settings)
+        track, tracker = (
+            (open_sam2(settings.tracker), _folder_sha256(settings.tracker)) if settings.tracker else (None, None)
+        )
         known = {record["key"]: record for record in _read(out)}
         records = []
         for number, source in enumerate(sources):
             if progress:
                 progress("videos", number, len(sources))
-            record = _record(source, out, settings, detect, known)
+            record = _record(source, out, settings, detect, known, track, tracker)
             records.append(record)
             if record["key"] not in known:
                 append_jsonl(out / PAIRS, record)
@@ -131,11 +138,10 @@ def build_masks(
     return records
 
 
-def read_settings(data: Any, salience: Path | None = None) -> MaskSettings:
-    """The settings of plain data, with another network than they name. Raises BadConfig for values that mean nothing."""
+def read_settings(data: Any, salience: Path | None = None, tracker: Path | None = None) -> MaskSettings:
+    """The settings of plain data, with other networks than they name. Raises BadConfig for values that mean nothing."""
     chosen = read(MaskSettings, data, where="build-masks")
-    if salience is not None:
-        chosen = replace(chosen, salience=salience)
+    chosen = replace(chosen, salience=salience or chosen.salience, tracker=tracker or chosen.tracker)
     checks: list[tuple[bool, str, Any, str]] = [
         (chosen.side_px >= 64, "side_px", chosen.side_px, "64 or more"),
         (chosen.look_every_s > 0, "look_every_s", chosen.look_every_s, "above 0"),
@@ -143,7 +149,7 @@ def read_settings(data: Any, salience: Path | None = None) -> MaskSettings:
     checks += [
         (0 <= value <= 1, name, value, "0 to 1")
         for name, value in plain(chosen).items()
-        if name not in ("salience", "side_px", "look_every_s")
+        if name not in ("salience", "tracker", "side_px", "look_every_s")
     ]
     for good, name, got, expected in checks:
         if not good:
@@ -168,6 +174,11 @@ def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
     write_atomic(path, "".join(canonical_json(record) + "\n" for record in records).encode())
 
 
+def _folder_sha256(folder: Path) -> str:
+    """Of all weight files of a folder."""
+    return content_hash([sha256_file(path) for path in sorted(folder.glob("*.safetensors"))])
+
+
 def _detector(settings: MaskSettings) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     from anisora.measures.salience import salience
 
@@ -175,7 +186,13 @@ def _detector(settings: MaskSettings) -> Callable[[NDArray[np.uint8]], NDArray[n
 
 
 def _record(
-    source: Source, out: Path, settings: MaskSettings, detect: Callable[..., Any], known: dict[str, dict[str, Any]]
+    source: Source,
+    out: Path,
+    settings: MaskSettings,
+    detect: Callable[..., Any],
+    known: dict[str, dict[str, Any]],
+    track: Tracker | None,
+    tracker_sha256: str | None,
 ) -> dict[str, Any]:
     """The line of one video: the known one where neither its bytes nor the settings have changed."""
     from anisora.curation.sources import text_of
@@ -184,7 +201,10 @@ def _record(
     path = source.path
     sha256, fault = _hashed(source)
     network = weights_sha256(settings.salience)
-    key = content_hash([VERSION, sha256 or str(path), {**plain(settings), "salience": network}])
+    how = {**plain(settings), "salience": network, "tracker": tracker_sha256}
+    if tracker_sha256 is None:
+        del how["tracker"]  # a line without one is called as it was before there were any
+    key = content_hash([VERSION, sha256 or str(path), how])
     if key in known:
         return known[key] | {"video": text_of(path)}
     record: dict[str, Any] = {
@@ -201,7 +221,7 @@ def _record(
     if fault:
         return record
     try:
-        followed = follow_clip(path, settings, detect)
+        followed = follow_clip(path, settings, detect, track)
     except (AssetMissing, BadCheckpoint):  # of the network, not of this video
         raise
     except (AnisoraError, OSError, MemoryError) as problem:
@@ -226,13 +246,15 @@ def _hashed(source: Source) -> tuple[str | None, str | None]:
         return None, reason.strerror
 
 
-def follow_clip(path: Path, settings: MaskSettings, detect: Callable[..., Any]) -> Followed:
+def follow_clip(
+    path: Path, settings: MaskSettings, detect: Callable[..., Any], track: Tracker | None = None
+) -> Followed:
     """The foreground of a video, followed at `settings.side_px`. Raises BadVideo for one that has fewer than two frames."""
     frames, size_px, fps = read_small(path, settings.side_px)
     if len(frames) < 2:
         raise BadVideo("a clip of one frame, in which nothing can move", got=path, expected="2 frames or more")
     every = max(1, round_half_up(Fraction(settings.look_every_s) * fps))
-    foreground = follow(frames, detect, every)
+    foreground = follow_with(frames, detect, every, track) if track else follow(frames, detect, every)
     area_HW = grown(foreground.area_HW, round_half_up(Fraction(settings.grow_frac * max(frames.shape[1:3]))))
     motion = mask_motion(frames, area_HW) if area_HW.any() else _NOTHING
     return Followed(

@@ -88,6 +88,10 @@ def build_masks(
         Path | None,
         typer.Option(metavar="FILE.onnx", help="Another salient-object network than the bundled U2-Net."),
     ] = None,
+    tracker: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="SAM 2 in transformers' layout that follows it, instead of optical flow."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Make video-mask pairs for motion-area training: where the foreground of each clip moves; resumes.
@@ -98,7 +102,7 @@ def build_masks(
     from anisora.training.masks import MaskSettings, read_settings
     from anisora.training.masks import build_masks as build
 
-    chosen: MaskSettings = read_settings(settings.load(config) if config else {}, salience)
+    chosen: MaskSettings = read_settings(settings.load(config) if config else {}, salience, tracker)
     with progress_bars(quiet=as_json) as progress:
         records = build(videos, out, chosen, progress=progress, say=say)
     reasons = Counter(record["reason"] or "kept" for record in records)
