@@ -100,6 +100,9 @@ def test_a_folder_that_is_not_whole_or_of_another_kind_is_refused(sam2, tmp_path
     with pytest.raises(BadCheckpoint, match="no SAM 2 there"):
         open_sam2(tmp_path)
     config = json.loads((sam2 / "config.json").read_text())
+    (tmp_path / "config.json").write_text("{ torn")
+    with pytest.raises(BadCheckpoint, match="cannot be opened"):
+        open_sam2(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "clip"}))
     with pytest.raises(BadCheckpoint, match="not a SAM 2 for videos"):
         open_sam2(tmp_path)

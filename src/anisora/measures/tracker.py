@@ -29,7 +29,10 @@ def open_sam2(folder: Path) -> Tracker:
 
     if not (folder / "config.json").is_file():
         raise BadCheckpoint("no SAM 2 there", got=folder, expected="a folder with config.json and weights")
-    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    try:
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    except (OSError, ValueError, KeyError) as reason:
+        raise BadCheckpoint("the SAM 2 cannot be opened", got=f"{folder} ({reason})") from reason
     if kind != "sam2_video":
         raise BadCheckpoint("not a SAM 2 for videos", got=f"{folder} ({kind})", expected="model_type sam2_video")
     model = load_strict(Sam2VideoModel, folder).eval()

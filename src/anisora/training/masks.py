@@ -108,6 +108,7 @@ def build_masks(
     that reason and stops nothing. Raises BadInput for names without videos; AssetMissing and BadCheckpoint for the network;
     Failed where another run works in the folder.
     """
+    from anisora.curation.captions.vlm import weights_hash
     from anisora.curation.ledger import locked
     from anisora.curation.sources import find_sources
 
@@ -117,7 +118,7 @@ def build_masks(
         remove_partials(out)
         detect = _detector(settings)
         track, tracker = (
-            (open_sam2(settings.tracker), _folder_sha256(settings.tracker)) if settings.tracker else (None, None)
+            (open_sam2(settings.tracker), weights_hash(settings.tracker)) if settings.tracker else (None, None)
         )
         known = {record["key"]: record for record in _read(out)}
         records = []
@@ -172,11 +173,6 @@ def _read(out: Path) -> list[dict[str, Any]]:
 def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """The lines of this run alone, in the order of their videos."""
     write_atomic(path, "".join(canonical_json(record) + "\n" for record in records).encode())
-
-
-def _folder_sha256(folder: Path) -> str:
-    """Of all weight files of a folder."""
-    return content_hash([sha256_file(path) for path in sorted(folder.glob("*.safetensors"))])
 
 
 def _detector(settings: MaskSettings) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
