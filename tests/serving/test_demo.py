@@ -38,7 +38,7 @@ def test_the_page_shows_what_was_made(tiny: Callable[..., Path], tmp_path: Path)
     assert len(beside) == 8
     assert all((index.parent / source).is_file() for source in beside)
     assert len(page.sources) > len(beside)  # inputs and contact sheets are in the page itself
-    assert [len(shot["guides"]) for shot in shots] == [1, 3, 1, 2]
+    assert [len(shot["guides"]) for shot in shots] == [1, 3, 1, 5]
     assert shots[3]["frames"] == 17
     assert shots[3]["seams"]
 

@@ -4,7 +4,16 @@ import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from anisora.training.objectives import OBJECTIVES, WEIGHTINGS, draw_t, like, objective_of, share_below, shift_t
+from anisora.training.objectives import (
+    OBJECTIVES,
+    WEIGHTINGS,
+    draw_t,
+    like,
+    objective_of,
+    own_path,
+    share_below,
+    shift_t,
+)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -100,3 +109,18 @@ def test_weightings_are_what_their_sources_say():
     inside = slice(1, -1)
     snr = (alpha / sigma)[inside] ** 2
     torch.testing.assert_close(WEIGHTINGS["min_snr"](t, alpha, sigma)[inside], snr.clamp(max=5) / (snr + 1))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_who_predicts_the_clip_walks_over_its_own_noise(name: str):
+    objective = OBJECTIVES[name]
+    clean, noise = torch.randn(2, 3, 4, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+
+    def predict(noisy: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
+        return objective.target(clean, noise, *objective.mix(like(t_B, clean)))
+
+    levels = [torch.full((3,), t) for t in (1.0, 0.8, 0.5, 0.1)]
+    alpha, sigma = objective.mix(like(levels[-1], clean))
+    found = own_path(predict, objective.mix(torch.ones(()))[1] * noise, levels, objective)
+    torch.testing.assert_close(found, alpha * clean + sigma * noise)
+    assert torch.equal(own_path(predict, noise, levels[:1], objective), noise)

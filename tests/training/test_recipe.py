@@ -270,6 +270,30 @@ def _frames_teach_the_denoiser(overrides, out):
         assert sum(gradient.abs().sum().item() for gradient in gradients) > 0, part
 
 
+def test_steps_on_the_own_path_start_where_the_steps_before_led(finished):
+    """The network is called as a shot calls it, from noise alone; only its last call learns, and its aim is the clip."""
+    config = load_config(RECIPE, (f"output={finished}", *MINIATURE, "model.denoiser.own_path_prob=1"))
+    task = run._denoiser(config, open_corpus(config.data, finished / "corpus"), finished)
+    calls = []
+    task.modules["transformer"].register_forward_hook(
+        lambda module, given, made: calls.append((given[0][:, :8], float(given[1][0]), made[0]))
+    )
+    lengths = set()
+    for step in range(6):
+        calls.clear()
+        loss, _ = task.loss(step, torch.Generator().manual_seed(step))
+        lengths.add(len(calls))
+        assert [made.requires_grad for *_, made in calls] == [False] * (len(calls) - 1) + [True]
+        assert [t for _, t, _ in calls] == pytest.approx([1000 * t for t in run.recipe_times()[: len(calls)]])
+        assert calls[0][0].std() == pytest.approx(1, abs=0.1)
+        if len(calls) == 2:
+            sigma = calls[1][1] / 1000
+            expected = (1 - sigma) * calls[0][2] + sigma * calls[0][0]
+            torch.testing.assert_close(calls[1][0], expected)
+        assert torch.isfinite(loss)
+    assert lengths == {1, 2}
+
+
 def _stock_and_ours_open(folder):
     from diffusers import WanImageToVideoPipeline
     from PIL import Image

@@ -8,14 +8,13 @@ import torch
 from diffusers import UniPCMultistepScheduler
 
 from anisora.models.guide_decoder import GuideDecoder, Matched
-from anisora.training.objectives import OBJECTIVES, sampling_times
+from anisora.training.objectives import OBJECTIVES, own_path, sampling_times
 from anisora.training.sharpener import (
     between_only,
     change_loss,
     change_ratio,
     held_target,
     match_loss,
-    stepped,
 )
 
 PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
@@ -124,7 +123,7 @@ def test_predictions_made_by_steps_are_those_of_the_sampler(steps: int):
     for t, sigma in zip(sampler.timesteps, sampler.sigmas, strict=False):
         noisy = sampler.step(clean_in(noisy, sigma.expand(3)), t, noisy, return_dict=False)[0]
     levels = [torch.full((3,), t) for t in sampling_times(steps, 2.0)]
-    before_the_last = stepped(clean_in, noise, levels, OBJECTIVES["sample"])
+    before_the_last = own_path(clean_in, noise, levels, OBJECTIVES["sample"])
     assert torch.allclose(clean_in(before_the_last, levels[-1]), noisy, atol=1e-5)
 
 

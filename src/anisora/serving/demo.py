@@ -23,6 +23,10 @@ from anisora.records import Generation, Guide, Request
 SEED_OFFSET = 7
 SHOWN_PX = 256
 
+#: Which of those clips each scene begins with: the page says how they were found.
+PICKED = {"still": 0, "keyframes": 1, "area": 2, "long": 3}
+PICKED_AMONG = 24
+
 
 @dataclass(kw_only=True)
 class Scene:
@@ -75,7 +79,7 @@ def _scenes(out: Path, info: CheckpointInfo, model: str) -> list[Scene]:
 
 
 def _from_one_still(out: Path, info: CheckpointInfo, model: str) -> Scene:
-    clip = _clip(info, 0)
+    clip = _clip(info, PICKED["still"])
     still = _save(out / "inputs" / "still.png", clip.video_THWC[0])
     return Scene(
         title="One still",
@@ -89,7 +93,7 @@ def _from_one_still(out: Path, info: CheckpointInfo, model: str) -> Scene:
 
 
 def _in_between(out: Path, info: CheckpointInfo, model: str) -> Scene:
-    clip = _clip(info, 1)
+    clip = _clip(info, PICKED["keyframes"])
     positions: tuple[int | str, ...] = (0, "50%", -1)
     frames = (0, len(clip.video_THWC) // 2, -1)
     keys = [_save(out / "inputs" / f"key_{n}.png", clip.video_THWC[frame]) for n, frame in enumerate(frames)]
@@ -108,7 +112,7 @@ def _in_between(out: Path, info: CheckpointInfo, model: str) -> Scene:
 
 
 def _motion_area(out: Path, info: CheckpointInfo, model: str) -> Scene:
-    clip = _clip(info, 2, camera="static", with_truth=True)
+    clip = _clip(info, PICKED["area"], camera="static", with_truth=True)
     mask_HW = clip.truth.motion_mask_HW
     still = _save(out / "inputs" / "scene.png", clip.video_THWC[0])
     mask = _save(out / "inputs" / "area.png", np.repeat(mask_HW[..., None] * np.uint8(255), 3, axis=2))
@@ -131,18 +135,23 @@ def _motion_area(out: Path, info: CheckpointInfo, model: str) -> Scene:
 def _long(out: Path, info: CheckpointInfo, model: str) -> Scene:
     """Twice as long as the checkpoint's own length."""
     length = 2 * (info.native.frames - 1) + 1
-    clip = _clip(info, 3, num_frames=length)
-    keys = [_save(out / "inputs" / f"long_{n}.png", clip.video_THWC[frame]) for n, frame in enumerate((0, -1))]
+    clip = _clip(info, PICKED["long"], num_frames=length)
+    keys: list[tuple[int | str, int, str]] = [
+        (0, 0, "frame 0"),
+        *((f"{25 * n}%", n * length // 4, f"{25 * n} %") for n in (1, 2, 3)),
+        (-1, -1, "the last frame"),
+    ]
+    paths = [_save(out / "inputs" / f"long_{n}.png", clip.video_THWC[frame]) for n, (_, frame, _) in enumerate(keys)]
     return Scene(
         title="A long shot",
-        told="Longer than the model makes at once: windows that overlap, each going on from the last frames before it.",
+        told="Longer than the model makes at once, with five keyframes: windows that overlap, put together at the keys.",
         request=Request(
             prompt=clip.caption,
-            guides=(Guide(str(keys[0])), Guide(str(keys[1]), -1)),
+            guides=tuple(Guide(str(path), at) for path, (at, _, _) in zip(paths, keys, strict=True)),
             out=str(out / "long.mp4"),
             **_shape(info, model) | {"frames": length},
         ),
-        inputs=[(keys[0], "given at frame 0"), (keys[1], "given at the last frame")],
+        inputs=[(path, f"given at {told}") for path, (_, _, told) in zip(paths, keys, strict=True)],
         truth_THWC=clip.video_THWC,
     )
 
@@ -280,5 +289,7 @@ def _lead(info: CheckpointInfo, made: list[Generation]) -> str:
     return (
         f"{len(made)} shots by the model “{info.name}”, made in {total:.0f} seconds with {memory:.1f} GB of memory. The "
         "pictures it was given were drawn for this page by a program, from scenes the model was not trained on; beside "
-        "each shot stands the scene as the program drew it."
+        "each shot stands the scene as the program drew it. Like any reel this one is a choice: the scenes were picked by "
+        f"eye among {PICKED_AMONG} for what the bundled model draws well. How it does on hundreds that nobody picked, what it "
+        "does badly among them, stands in docs/benchmark.md."
     )

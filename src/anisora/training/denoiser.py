@@ -19,7 +19,7 @@ from anisora.training.codec import pixels
 from anisora.training.corpus import Bucket, cut, draw, jitter_colors, mirrored, numpy_rng
 from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import Task
-from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like
+from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like, own_path
 from anisora.training.text import embed, tokenize
 
 
@@ -43,6 +43,11 @@ class DenoiserSettings:
     pure_noise_prob: float = 0.5
     """Share of samples that see noise alone, as the first step of every shot does: what moves, and where to, is decided
     there, and a recipe of two steps has few others to correct it in."""
+    own_path_prob: float = 0.0
+    """Share of batches that start where the denoiser's own steps lead from noise alone, and aim at the clip. Noise over true
+    clips never shows what the steps before got wrong."""
+    own_path_from_step: int = 0
+    """Before this step there is none of that: a path that leads nowhere yet teaches little."""
     text_dropout: float = 0.1
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
@@ -119,8 +124,10 @@ def denoiser_task(
     codec: Codec,
     buckets: list[Bucket],
     settings: DenoiserSettings,
+    times: tuple[float, ...] = (1.0,),
 ) -> Task:
-    """The objective on latents of random clips under random conditions."""
+    """The objective on latents of random clips under random conditions. `times`, falling from 1, are those of the steps in
+    which shots will be made; see `own_path_prob`."""
     objective = OBJECTIVES[settings.objective]
     if settings.compile_blocks:
         for block in transformer.blocks:
@@ -142,12 +149,26 @@ def denoiser_task(
             clean = static_target(codec.encode(video_BCTHW), plans, codec)
         captions = ["" if rng.random() < settings.text_dropout else whole_sentence(caption) for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
-        t = draw_t(settings.batch, settings.t_shift, generator)
-        t[torch.rand(settings.batch, generator=generator) < settings.pure_noise_prob] = 1.0
-        noise = torch.randn(clean.shape, generator=generator)
-        alpha, sigma = objective.mix(like(t, clean))
-        noisy = alpha * clean + sigma * noise
-        predicted = transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
+
+        def predict(noisy: Tensor, t_B: Tensor) -> Tensor:
+            stacked = torch.cat([noisy, condition], 1)
+            return transformer(stacked, t_B * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
+
+        if step >= settings.own_path_from_step and rng.random() < settings.own_path_prob:
+            noise = torch.randn(clean.shape, generator=generator)
+            levels = [noise.new_full((len(noise),), time) for time in times[: rng.integers(len(times)) + 1]]
+            with torch.no_grad():
+                noisy = own_path(predict, noise, levels, objective)
+            t = levels[-1]
+            alpha, sigma = objective.mix(like(t, clean))
+            noise = (noisy - alpha * clean) / sigma  # what would have led from the clip to the same place
+        else:
+            t = draw_t(settings.batch, settings.t_shift, generator)
+            t[torch.rand(settings.batch, generator=generator) < settings.pure_noise_prob] = 1.0
+            noise = torch.randn(clean.shape, generator=generator)
+            alpha, sigma = objective.mix(like(t, clean))
+            noisy = alpha * clean + sigma * noise
+        predicted = predict(noisy, t)
         missed_BCFYX = predicted - objective.target(clean, noise, alpha, sigma)
         if step < settings.choosing_from_step:
             error = missed_BCFYX.square().flatten(1).mean(1)

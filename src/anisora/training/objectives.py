@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -116,6 +117,21 @@ def shift_t(t: Tensor, shift: float) -> Tensor:
 def sampling_times(steps: int, shift: float) -> tuple[float, ...]:
     """The times at which diffusers' flow schedulers call the network for a shot of that many steps, falling from 1."""
     return tuple(shift_t(torch.linspace(1, 1 / NUM_TRAIN_TIMESTEPS, steps + 1)[:-1], shift).tolist())
+
+
+def own_path(
+    predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: list[Tensor], objective: Objective
+) -> Tensor:
+    """What a sampler of the first order has made of noise at `levels[0]` when it comes to the last level: the clean part
+    replaced by the network's prediction `predict(noisy, t_B)`, the noise kept."""
+    noisy = noise
+    for t, below in pairwise(levels):
+        alpha, sigma = objective.mix(like(t, noise))
+        clean = objective.to_clean(noisy, predict(noisy, t), alpha, sigma)
+        kept = (noisy - alpha * clean) / sigma
+        alpha, sigma = objective.mix(like(below, noise))
+        noisy = alpha * clean + sigma * kept
+    return noisy
 
 
 def draw_t(

@@ -172,7 +172,9 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     _load_stage(config, out, "denoiser", {"transformer": transformer, "text_encoder": encoder})
     for part in (transformer, encoder):
         part.requires_grad_(False).eval()
-    predict = _predict(config, buckets, out, (tokenizer, encoder, transformer))
+    predict = _predict(
+        config, buckets, out, (tokenizer, encoder, transformer), sampled_prob=config.model.sharpener.own_path_prob
+    )
     return _sharpener_task(config, buckets, out, decoder, predict)
 
 
@@ -207,7 +209,7 @@ def _predict(
         embed_texts,
         codec,
         config.model.denoiser.objective,
-        times=sampling_times(RECIPE["steps"], RECIPE["shift"]),
+        times=recipe_times(),
         sampled_prob=sampled_prob,
     )
 
@@ -236,7 +238,8 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         change_quantile=settings.change_quantile,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
-    predict = _predict(config, buckets, out, learning)
+    own_path_prob = config.model.sharpener.own_path_prob
+    predict = _predict(config, buckets, out, learning, sampled_prob=own_path_prob)
     sharpener = _sharpener_task(sharpened, buckets, out, decoder, predict, decoder_before)
     own = replace(
         config.model.denoiser,
@@ -248,7 +251,8 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         compile_blocks=False,  # batches of three sorts meet in it: compiling for each would take longer than it saves
     )
     tokenizer, encoder, transformer = learning
-    denoiser = denoiser_task(transformer, encoder, tokenizer, Codec(_linear_vae(config, buckets, out)), buckets, own)
+    codec = Codec(_linear_vae(config, buckets, out))
+    denoiser = denoiser_task(transformer, encoder, tokenizer, codec, buckets, own, recipe_times())
     held = [_predict(config, buckets, out, each, sampled_prob=0.5) for each in (learning, before)]
     return joint_task(sharpener, denoiser, held[0], held[1], buckets, settings)
 
@@ -325,7 +329,7 @@ def _denoiser(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
     codec = Codec(_linear_vae(config, buckets, out))
-    return denoiser_task(transformer, encoder, tokenizer, codec, buckets, config.model.denoiser)
+    return denoiser_task(transformer, encoder, tokenizer, codec, buckets, config.model.denoiser, recipe_times())
 
 
 _TASKS = {"codec": _codec, "denoiser": _denoiser, "sharpener": _sharpener, "joint": _joint}
@@ -387,3 +391,8 @@ def _halve(module: Any) -> None:
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.
 RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.5, "shift": 5.0, "sampler": "unipc", "boundary": None}
+
+
+def recipe_times() -> tuple[float, ...]:
+    """When the recipe's sampler calls the network, falling from 1."""
+    return sampling_times(RECIPE["steps"], RECIPE["shift"])

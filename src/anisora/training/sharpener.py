@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from anisora.models.guide_decoder import GuideDecoder, Matched, neighbours, path
 from anisora.training.codec import pixels, sharpness_loss
 from anisora.training.corpus import Bucket, Flows, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
-from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, Objective, draw_t, like
+from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like, own_path
 
 Predict = Callable[[Tensor, list[list[int]], list[str], torch.Generator], Tensor]
 """(clips [B, 3, T, H, W], guide frames of each, captions, generator) -> latents [B, C, F, Y, X] as the denoiser sees them."""
@@ -44,6 +43,8 @@ class SharpenerSettings:
     """Target frames per clip."""
     predicted_prob: float = 0.7
     """Share of batches whose clips are the denoiser's predictions; 0 needs no denoiser."""
+    own_path_prob: float = 0.0
+    """Share of those that are made as a shot is, by the recipe's steps from noise alone."""
     smear_frames: float = 2.0
     """Largest standard deviation, in frames, of the smear in time of the other batches, far from any guide."""
     fade_prob: float = 0.3
@@ -338,18 +339,18 @@ def predict_with(
         condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
         text = embed_texts(captions)
 
+        def predict_at(noisy: Tensor, t: Tensor) -> Tensor:
+            return transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
+
         def clean_in(noisy: Tensor, t: Tensor) -> Tensor:
-            predicted = transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[
-                0
-            ]
-            return objective.to_clean(noisy, predicted, *objective.mix(like(t, noisy)))
+            return objective.to_clean(noisy, predict_at(noisy, t), *objective.mix(like(t, noisy)))
 
         clean = codec.encode(video)
         noise = torch.randn(clean.shape, generator=generator)
         if torch.rand((), generator=generator) < sampled_prob:
             levels = [clean.new_full((len(video),), t) for t in times]
             with torch.no_grad():
-                noisy = stepped(clean_in, noise, levels, objective)
+                noisy = own_path(predict_at, noise, levels, objective)
             return clean_in(noisy, levels[-1])
         t = draw_t(len(video), 2.0, generator)
         t[torch.rand(len(video), generator=generator) < 0.5] = 1.0
@@ -357,21 +358,6 @@ def predict_with(
         return clean_in(alpha * clean + sigma * noise, t)
 
     return predict
-
-
-def stepped(
-    clean_in: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: list[Tensor], objective: Objective
-) -> Tensor:
-    """What a sampler of the first order has made of noise at `levels[0]` when it comes to the last level: the clean part
-    replaced by the prediction, the noise kept."""
-    noisy = noise
-    for t, below in pairwise(levels):
-        alpha, sigma = objective.mix(like(t, noise))
-        clean = clean_in(noisy, t)
-        kept = (noisy - alpha * clean) / sigma
-        alpha, sigma = objective.mix(like(below, noise))
-        noisy = alpha * clean + sigma * kept
-    return noisy
 
 
 def draw_guides(num_frames: int, rng: np.random.Generator) -> list[int]:

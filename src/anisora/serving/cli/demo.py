@@ -17,7 +17,7 @@ def demo(
     ] = "bundled",
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON on stdout.")] = False,
 ) -> None:
-    """Draw pictures, make three shots from them, and put everything on one page.
+    """Draw pictures, make four shots from them, and put everything on one page.
 
     Example: anisora demo --out demo
     """
