@@ -32,6 +32,7 @@ __all__ = [
     "read_jsonl",
     "report_page",
     "sha256_file",
+    "weights_hash",
     "write_atomic",
 ]
 
@@ -53,6 +54,12 @@ def canonical_json(value: Any) -> str:
 def content_hash(value: Any) -> str:
     """The sha256 of a value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def weights_hash(*folders: Path | None) -> str:
+    """The hash of the hashes of all .safetensors files of folders."""
+    files = sorted(file for folder in folders if folder for file in folder.glob("*.safetensors"))
+    return content_hash([sha256_file(file) for file in files])
 
 
 def _json_default(value: Any) -> str:

@@ -14,6 +14,7 @@ from anisora.curation.captions.run import CaptionSettings, make_ask
 from anisora.errors import BadInput
 from anisora.measures.clip import ClipView
 from anisora.records import Score
+from anisora.store import weights_hash
 
 if TYPE_CHECKING:
     from anisora.curation.captions.vlm import VlmSettings
@@ -37,8 +38,6 @@ class VlmFilter:
     @cached_property
     def weights_sha256(self) -> str:
         """The hash of the model's and the adapter's weight files."""
-        from anisora.curation.captions.vlm import weights_hash
-
         return weights_hash(self.vlm.folder, self.vlm.adapter)
 
     def score(self, clip: ClipView) -> Score:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anisora.curation.captions.vlm import weights_hash
 from anisora.errors import BadCheckpoint
 from anisora.evaluation import encoders
 from anisora.evaluation.look import Case
@@ -39,7 +38,7 @@ from anisora.measures.pretrained import quiet
 from anisora.records import Backend
 from anisora.runtime import pick_device, pick_dtype
 from anisora.settings import plain
-from anisora.store import content_hash
+from anisora.store import content_hash, weights_hash
 
 HEAD_FILE = "head.safetensors"
 

@@ -29,7 +29,7 @@ from anisora.measures.foreground import Foreground, Mask, follow, follow_with
 from anisora.measures.motion import MaskMotion, mask_motion
 from anisora.measures.tracker import Tracker, open_sam2
 from anisora.settings import plain, read, setting
-from anisora.store import append_jsonl, canonical_json, content_hash, read_jsonl
+from anisora.store import append_jsonl, canonical_json, content_hash, read_jsonl, weights_hash
 
 if TYPE_CHECKING:
     from anisora.curation.sources import Source
@@ -108,7 +108,6 @@ def build_masks(
     that reason and stops nothing. Raises BadInput for names without videos; AssetMissing and BadCheckpoint for the network;
     Failed where another run works in the folder.
     """
-    from anisora.curation.captions.vlm import weights_hash
     from anisora.curation.ledger import locked
     from anisora.curation.sources import find_sources
 

@@ -21,11 +21,10 @@ from torch import Tensor
 
 from anisora.curation.captions.ask import PROSE_QUESTION, Ask, Reply, question
 from anisora.errors import BadCheckpoint, OutOfMemory, UnknownModel
-from anisora.files import sha256_file
 from anisora.records import Backend
 from anisora.runtime import pick_device, pick_dtype
 from anisora.settings import setting
-from anisora.store import content_hash
+from anisora.store import weights_hash
 
 #: `model_type` of the families, whose pictures are all packed the same way
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
@@ -257,9 +256,3 @@ class VlmCaptioner:
             whole = is_whole or self.answers == "json"  # an open JSON is told apart by its reader
             reply: dict[str, Any] = {"text": text} if whole else {"reason": "truncated", "detail": text[:200]}
             yield Reply(clip_id=ask.clip_id, frame_digest=ask.frame_digest, **reply)
-
-
-def weights_hash(*folders: Path | None) -> str:
-    """The hash of the hashes of all .safetensors files of folders."""
-    files = sorted(file for folder in folders if folder for file in folder.glob("*.safetensors"))
-    return content_hash([sha256_file(file) for file in files])
