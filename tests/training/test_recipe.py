@@ -270,22 +270,6 @@ def _frames_teach_the_denoiser(overrides, out):
         assert sum(gradient.abs().sum().item() for gradient in gradients) > 0, part
 
 
-def test_a_share_of_what_the_joint_stage_changed_is_exported(finished, tmp_path):
-    exports = {}
-    for share in (0, 0.25, 1):
-        config = load_config(RECIPE, (f"output={finished}", *MINIATURE, f"model.joint.share={share}"))
-        buckets = open_corpus(config.data, finished / "corpus")
-        exports[share] = tensors(run.export(config, buckets, finished, tmp_path / str(share)))
-    whole = tensors(finished / "export")
-    assert all(torch.equal(exports[1][name], whole[name]) for name in whole)
-    moved = 0.0
-    for name, before in exports[0].items():
-        expected = torch.lerp(before.float(), whole[name].float(), 0.25)
-        torch.testing.assert_close(exports[0.25][name].float(), expected, rtol=2e-3, atol=1e-4)  # they are in fp16
-        moved += float((whole[name].float() - before.float()).abs().sum())
-    assert moved > 0
-
-
 def test_steps_on_the_own_path_start_where_the_steps_before_led(finished):
     """The network is called as a shot calls it, from noise alone; only its last call learns, and its aim is the clip."""
     config = load_config(RECIPE, (f"output={finished}", *MINIATURE, "model.denoiser.own_path_prob=1"))

@@ -37,9 +37,6 @@ class JointSettings:
     """As in SharpenerSettings, higher: what the mean prediction lacks most is movement."""
     change_quantile: float = 0.7
     """As in SharpenerSettings, higher: the median of what may move is little."""
-    share: float = 1.0
-    """How much of what the stage has changed in all weights is exported: with less there is less movement, and what there
-    is lies nearer to the truth."""
     denoiser_batch: int = 4
     """Clips of the denoiser's own loss in a step."""
     denoiser_weight: float = 1.0

@@ -172,9 +172,7 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     _load_stage(config, out, "denoiser", {"transformer": transformer, "text_encoder": encoder})
     for part in (transformer, encoder):
         part.requires_grad_(False).eval()
-    predict = _predict(
-        config, buckets, out, (tokenizer, encoder, transformer), sampled_prob=config.model.sharpener.own_path_prob
-    )
+    predict = _predict(config, buckets, out, (tokenizer, encoder, transformer))
     return _sharpener_task(config, buckets, out, decoder, predict)
 
 
@@ -238,8 +236,7 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         change_quantile=settings.change_quantile,
     )
     sharpened = replace(config, model=replace(config.model, sharpener=shown))
-    own_path_prob = config.model.sharpener.own_path_prob
-    predict = _predict(config, buckets, out, learning, sampled_prob=own_path_prob)
+    predict = _predict(config, buckets, out, learning)
     sharpener = _sharpener_task(sharpened, buckets, out, decoder, predict, decoder_before)
     own = replace(
         config.model.denoiser,
@@ -342,15 +339,8 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     from anisora.models.parts import forget_origin, mend_index
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
-    learned: dict[str, Any] = {"transformer": transformer, "text_encoder": encoder}
-    _load_stage(config, out, "denoiser", learned)
-    decoder = None
-    if config.start_from or {"sharpener", "joint"} & set(config.stages):
-        decoder = _guide_decoder(config)
-        _load_stage(config, out, "sharpener", {"guide_decoder": decoder})
-        learned["guide_decoder"] = decoder
-    if "joint" in config.stages:
-        _add_joint(out, learned, config.model.joint.share)
+    last = "joint" if "joint" in config.stages else "denoiser"
+    _load_stage(config, out, last, {"transformer": transformer, "text_encoder": encoder})
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder,
@@ -369,7 +359,9 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     encoder.config.dtype = "float32"
     pipeline.save_pretrained(folder)
     mend_index(folder, type(pipeline).__name__)
-    if decoder is not None:
+    if config.start_from or {"sharpener", "joint"} & set(config.stages):
+        decoder = _guide_decoder(config)
+        _load_stage(config, out, "joint" if "joint" in config.stages else "sharpener", {"guide_decoder": decoder})
         _halve(decoder)
         decoder.save_pretrained(folder / "guide_decoder")
     forget_origin(folder)
@@ -386,17 +378,6 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
     }
     (folder / "anisora.json").write_text(json.dumps(card, indent=2) + "\n")
     return folder
-
-
-def _add_joint(out: Path, learned: dict[str, Any], share: float) -> None:
-    """Moves modules that stand where the joint stage began by a share of the way to where it ended."""
-    began = {
-        name: [parameter.detach().clone() for parameter in module.parameters()] for name, module in learned.items()
-    }
-    load_averaged(out / "joint", learned)
-    for name, module in learned.items():
-        for parameter, before in zip(module.parameters(), began[name], strict=True):
-            parameter.data = torch.lerp(before, parameter.data, share)
 
 
 def _halve(module: Any) -> None:

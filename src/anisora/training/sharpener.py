@@ -43,8 +43,6 @@ class SharpenerSettings:
     """Target frames per clip."""
     predicted_prob: float = 0.7
     """Share of batches whose clips are the denoiser's predictions; 0 needs no denoiser."""
-    own_path_prob: float = 0.0
-    """Share of those that are made as a shot is, by the recipe's steps from noise alone."""
     smear_frames: float = 2.0
     """Largest standard deviation, in frames, of the smear in time of the other batches, far from any guide."""
     fade_prob: float = 0.3
