@@ -271,7 +271,7 @@ def _frames_teach_the_denoiser(overrides, out):
 
 
 def test_steps_on_the_own_path_start_where_the_steps_before_led(finished):
-    """The network is called as a shot calls it, from noise alone; only its last call learns, and its aim is the clip."""
+    """The network is called as a shot calls it, from noise alone, and only its last call learns."""
     config = load_config(RECIPE, (f"output={finished}", *MINIATURE, "model.denoiser.own_path_prob=1"))
     task = run._denoiser(config, open_corpus(config.data, finished / "corpus"), finished)
     calls = []
@@ -292,6 +292,28 @@ def test_steps_on_the_own_path_start_where_the_steps_before_led(finished):
             torch.testing.assert_close(calls[1][0], expected)
         assert torch.isfinite(loss)
     assert lengths == {1, 2}
+
+
+def test_steps_on_the_own_path_aim_at_the_clip(finished):
+    """The gradient at the network's last answer says where it is to go: to the same latents as over the noised clip."""
+    aims = {}
+    for prob in (0, 1):
+        config = load_config(RECIPE, (f"output={finished}", *MINIATURE, f"model.denoiser.own_path_prob={prob}"))
+        task = run._denoiser(config, open_corpus(config.data, finished / "corpus"), finished)
+        answers = []
+        task.modules["transformer"].register_forward_hook(
+            lambda _, given, made, kept=answers: kept.append((given[1], made[0]))
+        )
+        for seed in range(4):
+            answers.clear()
+            loss, _ = task.loss(0, torch.Generator().manual_seed(seed))
+            t_B, made = answers[-1]
+            (slope,) = torch.autograd.grad(loss, made)  # of mean((made - aim)^2 weight(t))
+            weight = (t_B / 1000).clamp_min(0.5).view(-1, 1, 1, 1, 1) ** -2
+            aims[prob, seed] = made.detach() - slope * made.numel() / (2 * weight)
+    for seed in range(4):
+        torch.testing.assert_close(aims[1, seed], aims[0, seed], rtol=1e-3, atol=1e-3)
+    assert min(aim.std() for aim in aims.values()) > 0.1
 
 
 def _stock_and_ours_open(folder):

@@ -19,7 +19,7 @@ from anisora.training.codec import pixels
 from anisora.training.corpus import Bucket, cut, draw, jitter_colors, mirrored, numpy_rng
 from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import Task
-from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like, own_path
+from anisora.training.objectives import OBJECTIVES, draw_t, like, own_path, predictor
 from anisora.training.text import embed, tokenize
 
 
@@ -149,11 +149,7 @@ def denoiser_task(
             clean = static_target(codec.encode(video_BCTHW), plans, codec)
         captions = ["" if rng.random() < settings.text_dropout else whole_sentence(caption) for caption in captions]
         text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
-
-        def predict(noisy: Tensor, t_B: Tensor) -> Tensor:
-            stacked = torch.cat([noisy, condition], 1)
-            return transformer(stacked, t_B * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
-
+        predict = predictor(transformer, condition, text)
         if step >= settings.own_path_from_step and rng.random() < settings.own_path_prob:
             noise = torch.randn(clean.shape, generator=generator)
             levels = [noise.new_full((len(noise),), time) for time in times[: rng.integers(len(times)) + 1]]

@@ -119,6 +119,16 @@ def sampling_times(steps: int, shift: float) -> tuple[float, ...]:
     return tuple(shift_t(torch.linspace(1, 1 / NUM_TRAIN_TIMESTEPS, steps + 1)[:-1], shift).tolist())
 
 
+def predictor(transformer: Any, condition_BCFYX: Tensor, text_BLD: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """`predict(noisy, t_B)` of a Wan-family transformer under these conditions."""
+
+    def predict(noisy: Tensor, t_B: Tensor) -> Tensor:
+        stacked = torch.cat([noisy, condition_BCFYX], 1)
+        return transformer(stacked, t_B * NUM_TRAIN_TIMESTEPS, text_BLD, return_dict=False)[0]
+
+    return predict
+
+
 def own_path(
     predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: list[Tensor], objective: Objective
 ) -> Tensor:

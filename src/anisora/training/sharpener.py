@@ -26,7 +26,7 @@ from anisora.models.guide_decoder import GuideDecoder, Matched, neighbours, path
 from anisora.training.codec import pixels, sharpness_loss
 from anisora.training.corpus import Bucket, Flows, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
-from anisora.training.objectives import NUM_TRAIN_TIMESTEPS, OBJECTIVES, draw_t, like, own_path
+from anisora.training.objectives import OBJECTIVES, draw_t, like, own_path, predictor
 
 Predict = Callable[[Tensor, list[list[int]], list[str], torch.Generator], Tensor]
 """(clips [B, 3, T, H, W], guide frames of each, captions, generator) -> latents [B, C, F, Y, X] as the denoiser sees them."""
@@ -335,10 +335,7 @@ def predict_with(
         plans = [plan_from_tensors(v, guide_frames=g) for v, g in zip(video.transpose(1, 2), given, strict=True)]
         conditions = encode(plans, codec, "wan")
         condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
-        text = embed_texts(captions)
-
-        def predict_at(noisy: Tensor, t: Tensor) -> Tensor:
-            return transformer(torch.cat([noisy, condition], 1), t * NUM_TRAIN_TIMESTEPS, text, return_dict=False)[0]
+        predict_at = predictor(transformer, condition, embed_texts(captions))
 
         def clean_in(noisy: Tensor, t: Tensor) -> Tensor:
             return objective.to_clean(noisy, predict_at(noisy, t), *objective.mix(like(t, noisy)))
