@@ -50,6 +50,7 @@ pictures: $(VENV)/.installed
 weights: $(VENV)/.installed
 	$(BIN)/anisora train configs/bundled.yaml
 	$(BIN)/anisora train configs/bundled-more.yaml start_from=runs/bundled/export
+	$(BIN)/anisora train configs/bundled-judged.yaml
 
 clean:
 	rm -rf $(VENV) build dist site demo .pytest_cache .ruff_cache .mypy_cache

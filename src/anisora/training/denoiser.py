@@ -13,10 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from anisora.conditioning.encode import encode, static_target
-from anisora.generation.prompts import whole_sentence
+from anisora.generation.prompts import compose, whole_sentence
 from anisora.models.codec import Codec
+from anisora.records import Request
+from anisora.training.adversary import Judge, judged
 from anisora.training.codec import pixels
-from anisora.training.corpus import Bucket, cut, draw, jitter_colors, mirrored, numpy_rng
+from anisora.training.corpus import Bucket, jitter_colors, mirrored, numpy_rng, pick, window
 from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import Task
 from anisora.training.objectives import OBJECTIVES, draw_t, like, own_path, predictor
@@ -48,7 +50,15 @@ class DenoiserSettings:
     clips never shows what the steps before got wrong."""
     own_path_from_step: int = 0
     """Before this step there is none of that: a path that leads nowhere yet teaches little."""
+    judge_weight: float = 0.0
+    """Above 0, a judge looks at what is predicted on the own path (training.adversary); how long its gradient is there, over
+    the error's."""
+    judge_warmup_steps: int = 100
+    """In which that weight rises from 0, while the judge learns."""
     text_dropout: float = 0.1
+    motion_score_prob: float = 0.0
+    """Share of the captions that end in how much their clip moves, in the sentences that `generation.prompts` writes. A
+    network that is not told makes the middle of all amounts that may be: little."""
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
     motion_area_prob: float = 0.25
@@ -106,6 +116,18 @@ def conditions_of(settings: DenoiserSettings, step: int) -> ConditionSettings:
     )
 
 
+def scored(caption: str, score: float) -> str:
+    """The caption and what generation writes beside a prompt of that motion score, which is told to a tenth."""
+    return compose(
+        Request(prompt=caption, motion_score=round(float(score), 1)), "wan", motion_score_range=(0, 0)
+    ).prompt
+
+
+def scores_told() -> list[str]:
+    """Sentences with every piece of text that a score can be told in, for a tokenizer to learn."""
+    return [scored("A shot.", tenths / 10) for tenths in range(100)]
+
+
 def choosing_error(missed_BCFYX: Tensor, reach: float) -> Tensor:
     """The error of each sample [B]: squares where a latent place is missed by less than `reach` (the length of its vector),
     lengths where by more (pseudo-Huber, of vectors).
@@ -129,28 +151,38 @@ def denoiser_task(
     """The objective on latents of random clips under random conditions. `times`, falling from 1, are those of the steps in
     which shots will be made; see `own_path_prob`."""
     objective = OBJECTIVES[settings.objective]
+    judge = Judge(transformer, text_encoder) if settings.judge_weight > 0 else None
     if settings.compile_blocks:
         for block in transformer.blocks:
             block.compile()
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = numpy_rng(generator)
-        video_NTHWC, captions = draw(buckets, settings.batch, rng)
+        bucket, indices = pick(buckets, settings.batch, rng)
+        video_NTHWC, captions = bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
         if rng.random() < settings.mirror_prob:
             video_NTHWC, captions = mirrored(video_NTHWC, captions)
         conditioned = conditions_of(settings, step)
         length = settings.frames[rng.integers(len(settings.frames))]
         stride = 2 if step < settings.half_rate_steps else 1
+        shown = window(video_NTHWC.shape[1], length, stride, rng)
         with torch.no_grad():
-            video_BCTHW = jitter_colors(pixels(cut(video_NTHWC, length, stride, rng)), settings.jitter_prob, rng)
+            video_BCTHW = jitter_colors(pixels(video_NTHWC[:, shown]), settings.jitter_prob, rng)
             plans = [draw_plan(video_TCHW, conditioned, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
             clean = static_target(codec.encode(video_BCTHW), plans, codec)
+        if bucket.motion_NS is not None:
+            scores = bucket.motion_NS[indices, shown.start : shown.stop - 1].mean(1) * stride
+            captions = [
+                scored(caption, score) if rng.random() < settings.motion_score_prob else caption
+                for caption, score in zip(captions, scores, strict=True)
+            ]
         captions = ["" if rng.random() < settings.text_dropout else whole_sentence(caption) for caption in captions]
-        text = embed(text_encoder, *tokenize(tokenizer, captions, settings.max_text_tokens))
-        predict = predictor(transformer, condition, text)
-        if step >= settings.own_path_from_step and rng.random() < settings.own_path_prob:
+        tokens = tokenize(tokenizer, captions, settings.max_text_tokens)
+        predict = predictor(transformer, condition, embed(text_encoder, *tokens))
+        on_own_path = step >= settings.own_path_from_step and rng.random() < settings.own_path_prob
+        if on_own_path:
             noise = torch.randn(clean.shape, generator=generator)
             levels = [noise.new_full((len(noise),), time) for time in times[: rng.integers(len(times)) + 1]]
             with torch.no_grad():
@@ -170,11 +202,16 @@ def denoiser_task(
             error = missed_BCFYX.square().flatten(1).mean(1)
         else:
             error = choosing_error(missed_BCFYX, settings.choosing_reach)
-        return (error * objective.weight(t)).mean(), {}
+        whole = (error * objective.weight(t)).mean()
+        if judge is None or not on_own_path:
+            return whole, {}
+        made = objective.to_clean(noisy, predicted, alpha, sigma)
+        weight = settings.judge_weight * min(1.0, step / settings.judge_warmup_steps)
+        return judged(whole, made, judge, weight, clean, condition, tokens, generator)
 
     return Task(
         name="denoiser",
-        modules={"transformer": transformer, "text_encoder": text_encoder},
+        modules={"transformer": transformer, "text_encoder": text_encoder} | ({"judge": judge} if judge else {}),
         loss=loss,
         samples_per_step=settings.batch,
         matrices=lambda name: (

@@ -1,0 +1,113 @@
+"""A judge of what a denoiser predicts: it learns to tell predictions from clips, and the denoiser to be taken for a clip.
+
+Errors alone, however they count, are smallest in the middle of all that may happen: a figure that could step to either side
+hardly moves. A judge does not know which clip is meant, only what clips are like, and in clips things move. It looks through a
+frozen copy of the denoiser as it was begun with, whose features know guides and prompts, at several depths and under noise,
+and learns small heads on them alone: few clips are enough. No shot needs it, so nothing of it is exported.
+
+Sources: adversarial losses on the features of a frozen denoiser, Sauer et al. 2024 (latent adversarial diffusion
+distillation); truths and predictions judged in pairs, Jolicoeur-Martineau 2018; gradients weighed by their lengths, Esser et
+al. 2021 (equation 7).
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import UMT5EncoderModel
+
+from anisora.training.objectives import OBJECTIVES, like, predictor
+from anisora.training.text import embed
+
+#: Width of the heads.
+_WIDTH = 48
+
+#: Times of the noise that judged latents are seen through: without noise the smallest error would give predictions away, and
+#: under much of it nothing could be told.
+_SEEN_THROUGH = (0.05, 0.65)
+
+
+class Judge(nn.Module):
+    """Heads on every second block of a frozen copy of a denoiser; only the heads are its parameters."""
+
+    def __init__(self, transformer: WanTransformer3DModel, text_encoder: UMT5EncoderModel) -> None:
+        super().__init__()
+        # In a tuple they are no parts of this module: neither trained nor saved with it.
+        self._frozen = tuple(deepcopy(part).requires_grad_(False).eval() for part in (transformer, text_encoder))
+        self._seen: dict[int, Tensor] = {}
+        depths = range(len(transformer.blocks) - 1, -1, -2)
+        for depth in depths:
+            self._frozen[0].blocks[depth].register_forward_hook(
+                lambda _, __, out, at=depth: self._seen.update({at: out})
+            )
+        dim = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+        self.heads = nn.ModuleDict({str(depth): _Head(dim) for depth in depths})
+
+    def forward(
+        self, latent_BCFYX: Tensor, t_B: Tensor, noise: Tensor, condition_BCFYX: Tensor, text_BLD: Tensor
+    ) -> Tensor:
+        """How true each place of the latents looks, of every head: [B, places]."""
+        alpha, sigma = OBJECTIVES["sample"].mix(like(t_B, latent_BCFYX))
+        predictor(self._frozen[0], condition_BCFYX, text_BLD)(alpha * latent_BCFYX + sigma * noise, t_B)
+        patch = self._frozen[0].config.patch_size
+        grid = [length // size for length, size in zip(latent_BCFYX.shape[2:], patch, strict=True)]
+        return torch.cat([head(self._seen.pop(int(depth)), grid) for depth, head in self.heads.items()], dim=1)
+
+    def compare(
+        self, made: Tensor, clean: Tensor, condition: Tensor, tokens: tuple[Tensor, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The heads' loss on predictions and clips [B, C, F, Y, X] under the same conditions, and the gradient by which
+        predictions would be judged truer; each is without effect on the other."""
+        low, high = _SEEN_THROUGH
+        t_B = low + (high - low) * torch.rand(1, generator=generator).expand(len(made))
+        noise = torch.randn(made.shape, generator=generator)
+        with torch.no_grad():
+            text = embed(self._frozen[1], *tokens)
+        made = made.detach().requires_grad_()
+        truer = self(clean, t_B, noise, condition, text) - self(made, t_B, noise, condition, text)
+        (downhill,) = torch.autograd.grad(functional.softplus(truer).mean(), made, retain_graph=True)
+        return functional.softplus(-truer).mean(), downhill
+
+
+class _Head(nn.Module):
+    """Tokens to a number each, seeing their neighbours in space and time."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.enter = nn.Linear(dim, _WIDTH)
+        self.around = nn.ModuleList([nn.Conv3d(_WIDTH, _WIDTH, 3, padding=1) for _ in range(2)])
+        self.answer = nn.Conv3d(_WIDTH, 1, 1)
+
+    def forward(self, token_BLD: Tensor, grid: list[int]) -> Tensor:
+        x = functional.gelu(self.enter(self.norm(token_BLD))).transpose(1, 2).unflatten(2, grid)
+        for conv in self.around:
+            x = x + functional.gelu(conv(x))
+        return self.answer(x).flatten(1)
+
+
+def judged(
+    error: Tensor,
+    made: Tensor,
+    judge: Judge,
+    weight: float,
+    clean: Tensor,
+    condition: Tensor,
+    tokens: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    """`error` and the judge's own loss, with a gradient on `made` beside the error's that is `weight` times as long.
+
+    The judge sees the first half of a batch: seeing all of it would take longer than everything else.
+    """
+    half = slice((len(made) + 1) // 2)
+    seen = made[half], clean[half], condition[half], (tokens[0][half], tokens[1][half])
+    judge_loss, downhill = judge.compare(*seen, generator)
+    (of_error,) = torch.autograd.grad(error, made, retain_graph=True)
+    scale = weight * of_error[half].norm() / downhill.norm().clamp_min(1e-12)
+    pull = (made[half] * (scale * downhill)).sum()
+    return error + judge_loss + (pull - pull.detach()), {"judge": round(judge_loss.item(), 4)}
