@@ -18,7 +18,6 @@ import torch.nn.functional as F
 
 from anisora.errors import BadInput
 from anisora.evaluation import vbench as ours
-from anisora.measures.flow import fastest_px
 
 SAME = pytest.approx
 EXACT = {"abs": 1e-6}
@@ -93,7 +92,7 @@ def test_dynamic_degree(vbench):
             flows = rng.normal(0, 1, (num_frames - 1, 96, 130, 2)).astype(np.float32) * rng.uniform(0, strength / 2)
             as_theirs = [torch.from_numpy(flow).permute(2, 0, 1)[None] for flow in flows]
             expected = [judge.get_score(flow, flow) for flow in as_theirs]
-            scores = [fastest_px(flow) for flow in flows]
+            scores = [ours.dynamic_pair_score(flow) for flow in flows]
             assert scores == SAME(expected, rel=1e-6)
             assert ours.dynamic_degree(scores, 130, 96) == judge.check_move(expected)
 

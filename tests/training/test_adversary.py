@@ -44,26 +44,21 @@ def test_only_the_heads_are_parameters(judge):
 
 def test_the_pull_is_as_long_as_asked_and_each_learns_its_own_part(judge):
     given = drawn()
-    made = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    error = (made - given["clean"]).square().mean()
-    (of_error,) = torch.autograd.grad(error, made)
+    predicted = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    (of_error,) = torch.autograd.grad((predicted - given["clean"]).square().mean(), predicted)
 
     def gradients(weight):
-        made.grad = None
+        predicted.grad = None
         judge.zero_grad()
-        loss, figures = judged(
-            (made - given["clean"]).square().mean(),
-            made,
-            judge,
-            weight,
-            **given,
-            generator=torch.Generator().manual_seed(2),
-        )
+        error = (predicted - given["clean"]).square().mean()
+        made = 1 - 0.3 * predicted  # clean latents follow from what is predicted in one way or another
+        generator = torch.Generator().manual_seed(2)
+        loss, figures = judged(error, predicted, made, judge, weight, **given, generator=generator)
         loss.backward()
         assert loss.item() == pytest.approx(
             error.item() + figures["judge"], abs=1e-4
         )  # the pull has no value of its own
-        return made.grad.clone(), [parameter.grad.clone() for parameter in judge.parameters()]
+        return predicted.grad.clone(), [parameter.grad.clone() for parameter in judge.parameters()]
 
     alone, of_heads = gradients(0.0)
     torch.testing.assert_close(alone, of_error)

@@ -53,11 +53,17 @@ def motion_smoothness(frames_THWC: np.ndarray, predicted_THWC: np.ndarray) -> fl
     return float((255 - np.mean(errors)) / 255)
 
 
+def dynamic_pair_score(flow_HW2: np.ndarray) -> float:
+    """The mean of the largest 5 % of flow magnitudes between two frames, in pixels."""
+    magnitude = np.linalg.norm(flow_HW2.astype(np.float64), axis=-1).ravel()
+    return float(np.sort(magnitude)[::-1][: max(1, int(magnitude.size * 0.05))].mean())
+
+
 def dynamic_degree(pair_scores: Sequence[float], width_px: int, height_px: int) -> bool:
     """Whether a clip moves: enough of its pair scores lie above 6 pixels per 256 of the shorter side.
 
-    `pair_scores` are `measures.flow.fastest_px` of neighbouring frames after thinning to about 8 a second (every
-    max(1, round(fps / 8))-th); enough is round(4 n / 16) of n frames, halves to even, and at least one pair is looked at.
+    `pair_scores` are those of neighbouring frames after thinning to about 8 a second (every max(1, round(fps / 8))-th);
+    enough is round(4 n / 16) of n frames, halves to even, and at least one pair is looked at.
     """
     threshold = 6.0 * (min(width_px, height_px) / 256.0)
     wanted = round(4 * ((len(pair_scores) + 1) / 16.0))

@@ -29,7 +29,6 @@ from anisora.evaluation.identity import weights_sha256
 from anisora.evaluation.samples import Sample
 from anisora.files import sha256_file
 from anisora.measures import aesthetic, raft
-from anisora.measures.flow import fastest_px
 from anisora.measures.pretrained import load_clip_vision, load_strict
 from anisora.runtime import pick_device
 from anisora.store import content_hash
@@ -309,7 +308,7 @@ def _for(network: Any, seen: Seen) -> tuple[Callable[[Frames], Tensor], Frames]:
 def _dynamic(networks: Networks, seen: Seen) -> Arrays:
     frames, network = thinned(seen.frames_THWC, seen.fps), networks["RAFT"]
     flows = (raft.raft_flow(network, a, b) for a, b in pairwise(frames))
-    return {"raft_top5_T": np.array([fastest_px(flow) for flow in flows], np.float64)}
+    return {"raft_top5_T": np.array([vbench.dynamic_pair_score(flow) for flow in flows], np.float64)}
 
 
 def _overall(networks: Networks, seen: Seen) -> Arrays:

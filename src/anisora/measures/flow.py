@@ -50,13 +50,6 @@ def _dis(fine: bool) -> Any:
     return dis
 
 
-def fastest_px(flow_HW2: NDArray[Any]) -> float:
-    """The mean length of the longest twentieth of a flow, in pixels: what moves most, however small a part of the picture it
-    is. The same figure that VBench's dynamic degree takes from each pair of frames."""
-    length = np.linalg.norm(flow_HW2.astype(np.float64), axis=-1).ravel()
-    return float(np.sort(length)[::-1][: max(1, int(length.size * 0.05))].mean())
-
-
 def fit_camera(flow_HW2: Flow, where_HW: NDArray[np.bool_] | None = None) -> Affine:
     """The affine map that most pixels (of `where`) follow: RANSAC to half a pixel, then least squares on those.
 

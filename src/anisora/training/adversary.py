@@ -92,6 +92,7 @@ class _Head(nn.Module):
 
 def judged(
     error: Tensor,
+    predicted: Tensor,
     made: Tensor,
     judge: Judge,
     weight: float,
@@ -100,14 +101,15 @@ def judged(
     tokens: tuple[Tensor, Tensor],
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
-    """`error` and the judge's own loss, with a gradient on `made` beside the error's that is `weight` times as long.
+    """`error` and the judge's own loss, with a gradient on `predicted` beside the error's that is `weight` times as long;
+    `made` are the clean latents [B, C, F, Y, X] that follow from the prediction.
 
     The judge sees the first half of a batch: seeing all of it would take longer than everything else.
     """
     half = slice((len(made) + 1) // 2)
     seen = made[half], clean[half], condition[half], (tokens[0][half], tokens[1][half])
     judge_loss, downhill = judge.compare(*seen, generator)
-    (of_error,) = torch.autograd.grad(error, made, retain_graph=True)
-    scale = weight * of_error[half].norm() / downhill.norm().clamp_min(1e-12)
-    pull = (made[half] * (scale * downhill)).sum()
+    pull = (made[half] * downhill).sum()
+    of_error, of_pull = (torch.autograd.grad(loss, predicted, retain_graph=True)[0] for loss in (error, pull))
+    pull = pull * weight * of_error[half].norm() / of_pull.norm().clamp_min(1e-12)
     return error + judge_loss + (pull - pull.detach()), {"judge": round(judge_loss.item(), 4)}

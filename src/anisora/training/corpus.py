@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from anisora.errors import BadConfig
-from anisora.measures.flow import dis_flow, fastest_px
 
 if TYPE_CHECKING:
     from anisora.synthetic import ClipPlan
@@ -58,15 +57,11 @@ class CorpusSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """`video_NTHWC` (uint8, memory-mapped) and the caption of each clip; `share` is how often it is drawn from.
-
-    `motion_NS`, where it was measured (`with_motion`): how much moves from each frame to the next.
-    """
+    """`video_NTHWC` (uint8, memory-mapped) and the caption of each clip; `share` is how often it is drawn from."""
 
     video_NTHWC: np.ndarray
     captions: list[str]
     share: float
-    motion_NS: np.ndarray | None = None
 
 
 def open_corpus(settings: CorpusSettings, folder: Path, *, workers: int | None = None) -> list[Bucket]:
@@ -229,75 +224,19 @@ def _flow_chunk(job: tuple[CorpusSettings, int, Path, int, np.ndarray, list[int]
     (place / f"{start}.done").touch()
 
 
-def with_motion(buckets: list[Bucket], folder: Path, *, workers: int | None = None) -> list[Bucket]:
-    """The buckets of `open_corpus`, with `motion_NS` measured where it is missing: how far the fastest twentieth of the
-    picture goes from each frame to the next, in per cent of the picture's shorter side."""
-    return [
-        replace(bucket, motion_NS=_open_motion(path.parent, len(bucket.captions), workers))
-        for bucket, path in zip(buckets, _videos(buckets, folder), strict=True)
-    ]
-
-
-def _videos(buckets: list[Bucket], folder: Path) -> list[Path]:
-    sizes = [bucket.video_NTHWC.shape[3:1:-1] for bucket in buckets]
-    return [folder / f"{number}-{width}x{height}" / "video.npy" for number, (width, height) in enumerate(sizes)]
-
-
-def _open_motion(place: Path, num: int, workers: int | None) -> np.ndarray:
-    chunks = [(place, start, min(start + _CHUNK, num)) for start in range(0, num, _CHUNK)]
-    missing = [chunk for chunk in chunks if not _motion_file(*chunk[:2]).exists()]
-    if missing:
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            for done, _ in enumerate(pool.map(_motion_chunk, missing), 1):
-                _say(f"motion: {done * _CHUNK} of {len(missing) * _CHUNK} clips")
-    return np.concatenate([np.load(_motion_file(*chunk[:2])) for chunk in chunks])
-
-
-def _motion_file(place: Path, start: int) -> Path:
-    return place / f"{start}.motion.npy"
-
-
-def _motion_chunk(chunk: tuple[Path, int, int]) -> None:
-    place, start, stop = chunk
-    video_NTHWC = np.load(place / "video.npy", mmap_mode="r")[start:stop]
-    partial = place / f"{start}.motion.partial-{os.getpid()}.npy"
-    np.save(partial, np.stack([motion_S(video_THWC) for video_THWC in video_NTHWC]))
-    partial.rename(_motion_file(place, start))
-
-
-def motion_S(video_THWC: np.ndarray) -> np.ndarray:
-    """What `with_motion` measures, of one clip: float32 [T - 1]. A drawing that is held moves by 0."""
-    shorter_px = min(video_THWC.shape[1:3])
-    steps_px = [
-        0.0 if np.array_equal(frame, following) else fastest_px(dis_flow(frame, following))
-        for frame, following in itertools.pairwise(video_THWC)
-    ]
-    return np.array(steps_px, np.float32) * (100 / shorter_px)
-
-
-def pick(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[Bucket, np.ndarray]:
-    """One bucket, chosen by share, and `num` indices of clips in it."""
-    shares = np.array([bucket.share for bucket in buckets])
-    bucket = buckets[rng.choice(len(buckets), p=shares / shares.sum())]
-    return bucket, rng.integers(len(bucket.captions), size=num)
-
-
 def draw(buckets: list[Bucket], num: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """`num` clips [num, T, H, W, 3] uint8 of one bucket, chosen by share, with their captions."""
-    bucket, indices = pick(buckets, num, rng)
+    shares = np.array([bucket.share for bucket in buckets])
+    bucket = buckets[rng.choice(len(buckets), p=shares / shares.sum())]
+    indices = rng.integers(len(bucket.captions), size=num)
     return bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
 
 
-def window(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> slice:
-    """`frames` of `num_frames` frames: every `stride`-th from a random one on."""
-    reach = (frames - 1) * stride + 1
-    start = int(rng.integers(num_frames - reach + 1))
-    return slice(start, start + reach, stride)
-
-
 def cut(video_NTHWC: np.ndarray, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """The same random `window` of every clip, [N, frames, H, W, 3]."""
-    return video_NTHWC[:, window(video_NTHWC.shape[1], frames, stride, rng)]
+    """The same random window of every clip, [N, frames, H, W, 3]: every `stride`-th frame from a random one on."""
+    reach = (frames - 1) * stride + 1
+    start = int(rng.integers(video_NTHWC.shape[1] - reach + 1))
+    return video_NTHWC[:, start : start + reach : stride]
 
 
 def mirrored(video_NTHWC: np.ndarray, captions: list[str]) -> tuple[np.ndarray, list[str]]:

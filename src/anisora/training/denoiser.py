@@ -13,12 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from anisora.conditioning.encode import encode, static_target
-from anisora.generation.prompts import compose, whole_sentence
+from anisora.generation.prompts import whole_sentence
 from anisora.models.codec import Codec
-from anisora.records import Request
 from anisora.training.adversary import Judge, judged
 from anisora.training.codec import pixels
-from anisora.training.corpus import Bucket, jitter_colors, mirrored, numpy_rng, pick, window
+from anisora.training.corpus import Bucket, cut, draw, jitter_colors, mirrored, numpy_rng
 from anisora.training.examples import ConditionSettings, draw_plan
 from anisora.training.loop import Task
 from anisora.training.objectives import OBJECTIVES, draw_t, like, own_path, predictor
@@ -56,9 +55,6 @@ class DenoiserSettings:
     judge_warmup_steps: int = 100
     """In which that weight rises from 0, while the judge learns."""
     text_dropout: float = 0.1
-    motion_score_prob: float = 0.0
-    """Share of the captions that end in how much their clip moves, in the sentences that `generation.prompts` writes. A
-    network that is not told makes the middle of all amounts that may be: little."""
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
     motion_area_prob: float = 0.25
@@ -116,18 +112,6 @@ def conditions_of(settings: DenoiserSettings, step: int) -> ConditionSettings:
     )
 
 
-def scored(caption: str, score: float) -> str:
-    """The caption and what generation writes beside a prompt of that motion score, which is told to a tenth."""
-    return compose(
-        Request(prompt=caption, motion_score=round(float(score), 1)), "wan", motion_score_range=(0, 0)
-    ).prompt
-
-
-def scores_told() -> list[str]:
-    """Sentences with every piece of text that a score can be told in, for a tokenizer to learn."""
-    return [scored("A shot.", tenths / 10) for tenths in range(100)]
-
-
 def choosing_error(missed_BCFYX: Tensor, reach: float) -> Tensor:
     """The error of each sample [B]: squares where a latent place is missed by less than `reach` (the length of its vector),
     lengths where by more (pseudo-Huber, of vectors).
@@ -158,26 +142,18 @@ def denoiser_task(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = numpy_rng(generator)
-        bucket, indices = pick(buckets, settings.batch, rng)
-        video_NTHWC, captions = bucket.video_NTHWC[indices], [bucket.captions[i] for i in indices]
+        video_NTHWC, captions = draw(buckets, settings.batch, rng)
         if rng.random() < settings.mirror_prob:
             video_NTHWC, captions = mirrored(video_NTHWC, captions)
         conditioned = conditions_of(settings, step)
         length = settings.frames[rng.integers(len(settings.frames))]
         stride = 2 if step < settings.half_rate_steps else 1
-        shown = window(video_NTHWC.shape[1], length, stride, rng)
         with torch.no_grad():
-            video_BCTHW = jitter_colors(pixels(video_NTHWC[:, shown]), settings.jitter_prob, rng)
+            video_BCTHW = jitter_colors(pixels(cut(video_NTHWC, length, stride, rng)), settings.jitter_prob, rng)
             plans = [draw_plan(video_TCHW, conditioned, rng) for video_TCHW in video_BCTHW.transpose(1, 2)]
             conditions = encode(plans, codec, "wan")
             condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
             clean = static_target(codec.encode(video_BCTHW), plans, codec)
-        if bucket.motion_NS is not None:
-            scores = bucket.motion_NS[indices, shown.start : shown.stop - 1].mean(1) * stride
-            captions = [
-                scored(caption, score) if rng.random() < settings.motion_score_prob else caption
-                for caption, score in zip(captions, scores, strict=True)
-            ]
         captions = ["" if rng.random() < settings.text_dropout else whole_sentence(caption) for caption in captions]
         tokens = tokenize(tokenizer, captions, settings.max_text_tokens)
         predict = predictor(transformer, condition, embed(text_encoder, *tokens))
@@ -207,7 +183,7 @@ def denoiser_task(
             return whole, {}
         made = objective.to_clean(noisy, predicted, alpha, sigma)
         weight = settings.judge_weight * min(1.0, step / settings.judge_warmup_steps)
-        return judged(whole, made, judge, weight, clean, condition, tokens, generator)
+        return judged(whole, predicted, made, judge, weight, clean, condition, tokens, generator)
 
     return Task(
         name="denoiser",

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ import torch
 from anisora import settings
 from anisora.errors import BadConfig
 from anisora.training.codec import CodecSettings, codec_task, fit_linear_code
-from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows, with_motion
-from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task, scores_told
+from anisora.training.corpus import Bucket, CorpusSettings, all_captions, open_corpus, open_flows
+from anisora.training.denoiser import DenoiserSettings, build_denoiser, denoiser_task
 from anisora.training.joint import JointSettings, joint_task
 from anisora.training.loop import LoopSettings, Task, load_averaged, locked, train
 from anisora.training.objectives import sampling_times
@@ -272,8 +271,7 @@ def _text_and_transformer(config: TrainConfig, buckets: list[Bucket], out: Path)
     denoiser = config.model.denoiser
     place = out / "tokenizer"
     if not place.exists():
-        texts = chain(all_captions(buckets), scores_told() if denoiser.motion_score_prob > 0 else ())
-        fit_tokenizer(texts, denoiser.vocab_size, denoiser.max_text_tokens).save_pretrained(place)
+        fit_tokenizer(all_captions(buckets), denoiser.vocab_size, denoiser.max_text_tokens).save_pretrained(place)
     tokenizer = AutoTokenizer.from_pretrained(place)
     torch.manual_seed(config.seed)
     encoder = build_text_encoder(len(tokenizer), denoiser.text_dim, denoiser.text_layers)
@@ -328,8 +326,6 @@ def _denoiser(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
 
     tokenizer, encoder, transformer = _text_and_transformer(config, buckets, out)
     codec = Codec(_linear_vae(config, buckets, out))
-    if config.model.denoiser.motion_score_prob > 0:
-        buckets = with_motion(buckets, out / "corpus")
     return denoiser_task(transformer, encoder, tokenizer, codec, buckets, config.model.denoiser, recipe_times())
 
 
@@ -376,7 +372,7 @@ def export(config: TrainConfig, buckets: list[Bucket], out: Path, folder: Path) 
         "recipe": RECIPE,
         "native": {"size": [width, height], "frames": max(config.model.denoiser.frames), "fps": config.data.fps},
         "negative_prompt": "",
-        "motion_score_range": MOTION_SCORE_RANGE if config.model.denoiser.motion_score_prob > 0 else None,
+        "motion_score_range": None,
         "max_text_tokens": config.model.denoiser.max_text_tokens,
         "snap": "exact",
     }
@@ -392,10 +388,6 @@ def _halve(module: Any) -> None:
 
 # Found by benchmarks/bundled_model.py on held-out clips; docs/lab-notes.md has the table.
 RECIPE: dict[str, Any] = {"steps": 2, "guidance": 1.5, "shift": 5.0, "sampler": "unipc", "boundary": None}
-
-
-#: What `motion_S` averages over a shot, of the corpus' middle nine tenths; half way between is written where nobody asks.
-MOTION_SCORE_RANGE = [0.5, 5.5]
 
 
 def recipe_times() -> tuple[float, ...]:
