@@ -316,6 +316,12 @@ def test_steps_on_the_own_path_aim_at_the_clip(finished):
     assert min(aim.std() for aim in aims.values()) > 0.1
 
 
+def test_a_judge_without_an_own_path_is_refused(finished):
+    config = load_config(RECIPE, (f"output={finished}", *MINIATURE, "model.denoiser.judge_weight=0.3"))
+    with pytest.raises(BadConfig, match="own_path_prob"):
+        run._denoiser(config, open_corpus(config.data, finished / "corpus"), finished)
+
+
 def test_a_judge_leaves_no_trace_in_the_checkpoint(finished, tmp_path):
     """What is exported has the same files with it and without."""
     more = (

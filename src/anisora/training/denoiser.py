@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from anisora.conditioning.encode import encode, static_target
+from anisora.errors import BadConfig
 from anisora.generation.prompts import whole_sentence
 from anisora.models.codec import Codec
 from anisora.training.adversary import Judge, judged
@@ -53,7 +54,7 @@ class DenoiserSettings:
     """Above 0, a judge looks at what is predicted on the own path (training.adversary); how long its gradient is there, over
     the error's."""
     judge_warmup_steps: int = 100
-    """In which that weight rises from 0, while the judge learns."""
+    """The first steps with an own path, in which that weight rises from 0 while the judge learns."""
     text_dropout: float = 0.1
     jitter_prob: float = 0.35
     """Share of clips shown in other colours (corpus.jitter_colors)."""
@@ -133,8 +134,14 @@ def denoiser_task(
     times: tuple[float, ...] = (1.0,),
 ) -> Task:
     """The objective on latents of random clips under random conditions. `times`, falling from 1, are those of the steps in
-    which shots will be made; see `own_path_prob`."""
+    which shots will be made; see `own_path_prob`. Raises BadConfig for a judge without an own path to look at."""
     objective = OBJECTIVES[settings.objective]
+    if settings.judge_weight > 0 and settings.own_path_prob == 0:
+        raise BadConfig(
+            "model.denoiser.judge_weight without own_path_prob",
+            got=f"{settings.judge_weight:g} and 0",
+            expected="own_path_prob above 0: a judge sees nothing but the own path",
+        )
     judge = Judge(transformer, text_encoder) if settings.judge_weight > 0 else None
     if settings.compile_blocks:
         for block in transformer.blocks:
@@ -182,7 +189,8 @@ def denoiser_task(
         if judge is None or not on_own_path:
             return whole, {}
         made = objective.to_clean(noisy, predicted, alpha, sigma)
-        weight = settings.judge_weight * min(1.0, step / settings.judge_warmup_steps)
+        warm = (step - settings.own_path_from_step) / max(1, settings.judge_warmup_steps)
+        weight = settings.judge_weight * min(1.0, warm)
         return judged(whole, predicted, made, judge, weight, clean, condition, tokens, generator)
 
     return Task(
