@@ -322,8 +322,31 @@ def test_a_judge_without_an_own_path_is_refused(finished):
         run._denoiser(config, open_corpus(config.data, finished / "corpus"), finished)
 
 
+def test_a_judge_pulls_harder_while_it_learns(finished):
+    """From the first step with an own path on, not from the run's; and the joint stage has none."""
+    slopes = {}
+    for weight in (0, 0.5):
+        asked = (
+            "model.denoiser.own_path_prob=1",
+            "model.denoiser.own_path_from_step=10",
+            f"model.denoiser.judge_weight={weight}",
+        )
+        config = load_config(RECIPE, (f"output={finished}", *MINIATURE, *asked))
+        buckets = open_corpus(config.data, finished / "corpus")
+        task = run._denoiser(config, buckets, finished)
+        made = []
+        task.modules["transformer"].register_forward_hook(lambda _, __, out, kept=made: kept.append(out[0]))
+        for step in (10, 60, 110, 500):
+            loss, _ = task.loss(step, torch.Generator().manual_seed(0))
+            (slopes[weight, step],) = torch.autograd.grad(loss, made[-1])
+        assert "judge" not in run._joint(config, buckets, finished).modules
+    for step, expected in ((10, 0), (60, 0.25), (110, 0.5), (500, 0.5)):
+        plain, pulled = slopes[0, step][:1], slopes[0.5, step][:1]  # of the half that is judged
+        assert (pulled - plain).norm() == pytest.approx(expected * plain.norm().item(), rel=1e-3, abs=1e-9)
+
+
 def test_a_judge_leaves_no_trace_in_the_checkpoint(finished, tmp_path):
-    """What is exported has the same files with it and without."""
+    """What is exported has the same files with it and without, also of a run that was stopped and gone on with."""
     more = (
         f"start_from={finished / 'export'}",
         "model.denoiser.own_path_prob=1",
@@ -331,7 +354,9 @@ def test_a_judge_leaves_no_trace_in_the_checkpoint(finished, tmp_path):
         "model.denoiser.judge_warmup_steps=1",
         "stages={denoiser: {steps: 3, log_every_steps: 1}}",
     )
-    folder = main(RECIPE, (f"output={tmp_path}", *MINIATURE[:-5], *more))
+    overrides = f"output={tmp_path}", *(each for each in MINIATURE if not each.startswith("stages.")), *more
+    assert main(RECIPE, overrides, max_minutes=0) is None
+    folder = main(RECIPE, overrides)
     assert {path.relative_to(folder) for path in folder.rglob("*")} == {
         path.relative_to(finished / "export") for path in (finished / "export").rglob("*")
     }

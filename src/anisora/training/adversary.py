@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import UMT5EncoderModel
 
-from anisora.training.objectives import OBJECTIVES, like, predictor
+from anisora.training.objectives import Objective, like, predictor
 from anisora.training.text import embed
 
 #: Width of the heads.
@@ -33,8 +33,11 @@ _SEEN_THROUGH = (0.05, 0.65)
 class Judge(nn.Module):
     """Heads on every second block of a frozen copy of a denoiser; only the heads are its parameters."""
 
-    def __init__(self, transformer: WanTransformer3DModel, text_encoder: UMT5EncoderModel) -> None:
+    def __init__(
+        self, transformer: WanTransformer3DModel, text_encoder: UMT5EncoderModel, objective: Objective
+    ) -> None:
         super().__init__()
+        self._objective = objective
         # In a tuple they are no parts of this module: neither trained nor saved with it.
         self._frozen = tuple(deepcopy(part).requires_grad_(False).eval() for part in (transformer, text_encoder))
         self._seen: dict[int, Tensor] = {}
@@ -46,15 +49,20 @@ class Judge(nn.Module):
         dim = transformer.config.num_attention_heads * transformer.config.attention_head_dim
         self.heads = nn.ModuleDict({str(depth): _Head(dim) for depth in depths})
 
-    def forward(
+    def features(
         self, latent_BCFYX: Tensor, t_B: Tensor, noise: Tensor, condition_BCFYX: Tensor, text_BLD: Tensor
-    ) -> Tensor:
-        """How true each place of the latents looks, of every head: [B, places]."""
-        alpha, sigma = OBJECTIVES["sample"].mix(like(t_B, latent_BCFYX))
+    ) -> list[Tensor]:
+        """What the frozen blocks make of the latents under noise, tokens [B, L, D] for every head."""
+        alpha, sigma = self._objective.mix(like(t_B, latent_BCFYX))
         predictor(self._frozen[0], condition_BCFYX, text_BLD)(alpha * latent_BCFYX + sigma * noise, t_B)
+        return [self._seen.pop(int(depth)) for depth in self.heads]
+
+    def forward(self, features: list[Tensor], size_FYX: torch.Size) -> Tensor:
+        """How true each place of latents of that size looks, by every head: [B, places]."""
         patch = self._frozen[0].config.patch_size
-        grid = [length // size for length, size in zip(latent_BCFYX.shape[2:], patch, strict=True)]
-        return torch.cat([head(self._seen.pop(int(depth)), grid) for depth, head in self.heads.items()], dim=1)
+        grid = [length // size for length, size in zip(size_FYX, patch, strict=True)]
+        heads = zip(self.heads.values(), features, strict=True)
+        return torch.cat([head(token_BLD, grid) for head, token_BLD in heads], dim=1)
 
     def compare(
         self, made: Tensor, clean: Tensor, condition: Tensor, tokens: tuple[Tensor, Tensor], generator: torch.Generator
@@ -66,9 +74,15 @@ class Judge(nn.Module):
         noise = torch.randn(made.shape, generator=generator)
         with torch.no_grad():
             text = embed(self._frozen[1], *tokens)
+            of_clean = self.features(clean, t_B, noise, condition, text)
         made = made.detach().requires_grad_()
-        truer = self(clean, t_B, noise, condition, text) - self(made, t_B, noise, condition, text)
-        (downhill,) = torch.autograd.grad(functional.softplus(truer).mean(), made, retain_graph=True)
+        of_made = self.features(made, t_B, noise, condition, text)
+        # The heads' loss ends at these, so that its gradient does not go through the frozen network for nothing.
+        cut_off = [feature.detach().requires_grad_() for feature in of_made]
+        size_FYX = made.shape[2:]
+        truer = self(of_clean, size_FYX) - self(cut_off, size_FYX)
+        slopes = torch.autograd.grad(functional.softplus(truer).mean(), cut_off, retain_graph=True)
+        (downhill,) = torch.autograd.grad(of_made, made, slopes)
         return functional.softplus(-truer).mean(), downhill
 
 
@@ -103,7 +117,7 @@ def judged(
     """`error` and the judge's own loss, with a gradient on `predicted` beside the error's that is `weight` times as long;
     `made` are the clean latents [B, C, F, Y, X] that follow from the prediction.
 
-    The judge sees the first half of a batch: seeing all of it would take longer than everything else.
+    The judge sees the first half of a batch: seeing all of it would about double the time of a step on a CPU.
     """
     half = slice((len(made) + 1) // 2)
     seen = made[half], clean[half], condition[half], (tokens[0][half], tokens[1][half])

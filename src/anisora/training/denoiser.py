@@ -51,8 +51,8 @@ class DenoiserSettings:
     own_path_from_step: int = 0
     """Before this step there is none of that: a path that leads nowhere yet teaches little."""
     judge_weight: float = 0.0
-    """Above 0, a judge looks at what is predicted on the own path (training.adversary); how long its gradient is there, over
-    the error's."""
+    """Above 0, a judge looks at half of what is predicted on the own path (training.adversary); how long its gradient is
+    there, over the error's."""
     judge_warmup_steps: int = 100
     """The first steps with an own path, in which that weight rises from 0 while the judge learns."""
     text_dropout: float = 0.1
@@ -142,7 +142,7 @@ def denoiser_task(
             got=f"{settings.judge_weight:g} and 0",
             expected="own_path_prob above 0: a judge sees nothing but the own path",
         )
-    judge = Judge(transformer, text_encoder) if settings.judge_weight > 0 else None
+    judge = Judge(transformer, text_encoder, objective) if settings.judge_weight > 0 else None
     if settings.compile_blocks:
         for block in transformer.blocks:
             block.compile()

@@ -245,6 +245,8 @@ def _joint(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
         half_rate_steps=0,
         usual_from_step=0,
         choosing_from_step=0,
+        own_path_from_step=0,
+        judge_weight=0.0,  # frames are judged by their own losses here
         compile_blocks=False,  # batches of three sorts meet in it: compiling for each would take longer than it saves
     )
     tokenizer, encoder, transformer = learning
