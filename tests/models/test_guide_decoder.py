@@ -1,6 +1,7 @@
 """Laws of guide-aware decoding: warps move what they should, nothing is invented, no guide means no change."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional
 
 from anisora.models.guide_decoder import (
     GuideDecoder,
+    Parts,
     along_path,
     expected_offset,
     local_cost,
@@ -84,8 +86,8 @@ def test_without_a_whole_guide_nothing_changes(decoder):
     assert torch.equal(decoder.refine(video, video, keep), video)
 
 
-def test_an_untrained_decoder_blends_evenly(decoder):
-    """Equal weights and no residual: where guides are of one colour, the mean of both and of the decoded frame."""
+def test_an_untrained_decoder_blends_its_guides_evenly(decoder):
+    """No residual and little of the decoded frame: where guides are of one colour, the mean of both but for that."""
     generator = torch.Generator().manual_seed(0)
     video = torch.rand(1, 3, 5, 16, 16, generator=generator)
     truth = torch.rand(1, 3, 5, 1, 1, generator=generator).expand(-1, -1, -1, 16, 16)
@@ -93,7 +95,20 @@ def test_an_untrained_decoder_blends_evenly(decoder):
     keep[:, 0] = keep[:, 4] = 1
     with torch.no_grad():
         out = decoder.refine(video, truth, keep)
-    torch.testing.assert_close(out[:, :, 2], (truth[:, :, 0] + truth[:, :, 4] + video[:, :, 2]) / 3)
+    little = math.exp(-4) / (2 + math.exp(-4))
+    both = (truth[:, :, 0] + truth[:, :, 4]) / 2
+    torch.testing.assert_close(out[:, :, 2], torch.lerp(both, video[:, :, 2], little))
+
+
+def test_the_warped_guides_keep_each_others_share_and_nothing_of_the_decoded_frame(decoder):
+    generator = torch.Generator().manual_seed(0)
+    moved, decoded = torch.rand(1, 12, 8, 8, generator=generator), torch.rand(1, 3, 8, 8, generator=generator)
+    weight = torch.tensor([0.6, 0.2, 0.2]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    nothing = torch.zeros(1, 3, 8, 8)
+    parts = Parts(moved, weight, nothing, nothing, decoder.matched(decoded, moved[:, 6:], torch.tensor([[-0.1, 0.3]])))
+    warped = torch.lerp(moved[:, 3:6], moved[:, :3], 0.75)
+    torch.testing.assert_close(parts.warped(), warped, atol=1e-3, rtol=0)
+    torch.testing.assert_close(parts.frame(decoded), torch.lerp(warped, decoded, 0.2), atol=1e-3, rtol=0)
 
 
 def test_a_frame_does_not_depend_on_frames_that_are_neither_it_nor_its_guides(decoder):

@@ -2,20 +2,31 @@
 change loss asks for movement, not for its place."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from anisora.models.guide_decoder import GuideDecoder, Matched
+from anisora.generation.pipeline import AniSoraWanPipeline
+from anisora.models import catalog
+from anisora.models.codec import Codec
+from anisora.models.guide_decoder import GuideDecoder, Matched, Parts
+from anisora.records import Guide
 from anisora.training.objectives import OBJECTIVES, own_path, sampling_times
 from anisora.training.sharpener import (
+    SharpenerSettings,
+    bend,
     between_only,
     change_loss,
     change_ratio,
+    frames_loss,
     held_target,
     match_loss,
+    predict_with,
 )
+from anisora.training.text import embed, tokenize
 
 PAIR, SINGLE = torch.tensor([[-0.4, 1.2]]), torch.tensor([[0.3, 0.3]])
 
@@ -160,3 +171,103 @@ def test_rows_behind_a_single_guide_teach_nothing_to_who_predicts():
         assert gradient[0].abs().sum() > 0
         assert gradient[1].abs().sum() == 0
     assert decoder.out.weight.grad.abs().sum() > 0
+
+
+def test_what_moves_as_one_is_not_bent():
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(20.0), indexing="ij")
+    turned = torch.stack([0.1 * y + 3, -0.1 * x, 0.2 * x - 0.1 * y, x + 1])[None]
+    assert bend(turned).item() == pytest.approx(0, abs=1e-5)
+    torn = torch.where(x < 10, 0.0, 8.0).expand(1, 4, -1, -1)
+    assert bend(torn).item() == pytest.approx(2 * 8 / 18)  # two of the 18 places across see the tear
+
+
+def put_together(own: float, *, before: torch.Tensor, flow: torch.Tensor | None = None) -> Parts:
+    """Frames of the guide before alone, and `own` grey levels more that are in no guide."""
+    rows, _, h, w = before.shape
+    weight = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(rows, 3, h, w)
+    flow = torch.zeros(rows, 4, h, w) if flow is None else flow
+    still = torch.zeros(1)
+    return Parts(
+        before.repeat(1, 4, 1, 1), weight, torch.full((rows, 3, h, w), own), flow, Matched((still,) * 3, (), still)
+    )
+
+
+PIXELS_ONLY = SharpenerSettings(detail_weight=0, change_weight=0, alone_weight=1, own_weight=0, own_alone_weight=0)
+
+
+@pytest.mark.parametrize(("distance", "cost"), [(PAIR, 2.0), (SINGLE, 5.0)])
+def test_what_is_in_no_guide_costs_by_how_many_guides_there_are(distance: torch.Tensor, cost: float):
+    picture = torch.zeros(1, 3, 16, 16)
+    inputs, one_clip = (picture, torch.zeros(1, 12, 16, 16), distance), torch.zeros(1, dtype=torch.long)
+    settings = replace(PIXELS_ONLY, own_weight=2.0, own_alone_weight=5.0)
+    losses = [
+        [frames_loss(put_together(own, before=picture), inputs, picture, one_clip, each) for own in (0.0, 0.3)]
+        for each in (PIXELS_ONLY, settings)
+    ]
+    assert (losses[1][0] - losses[0][0]).item() == 0
+    assert (losses[1][1] - losses[0][1]).item() == pytest.approx(0.3 * cost, abs=1e-4)
+
+
+@pytest.mark.parametrize(("distance", "counts"), [(PAIR, 1.0), (SINGLE, 0.3)])
+def test_pixels_count_less_after_a_single_guide(distance: torch.Tensor, counts: float):
+    picture, one_clip = torch.rand(1, 3, 16, 16), torch.zeros(1, dtype=torch.long)
+    inputs, parts = (picture, torch.zeros(1, 12, 16, 16), distance), put_together(0.0, before=picture)
+    whole, part = (
+        frames_loss(parts, inputs, torch.zeros_like(picture), one_clip, replace(PIXELS_ONLY, alone_weight=weight))
+        for weight in (1.0, 0.3)
+    )
+    assert part.item() == pytest.approx(counts * whole.item(), rel=1e-5)
+
+
+def test_after_a_single_guide_the_guide_itself_has_to_move_and_not_to_tear():
+    """A frame that comes to look as it should by what is in no guide does not count as movement there; between two it does."""
+    truth, one_clip = moving_square([4, 12, 20]), torch.zeros(3, dtype=torch.long)
+    still = moving_square([4, 4, 4])
+    guides = torch.cat([still] * 4, dim=1)
+    settings = replace(PIXELS_ONLY, change_weight=1.0, bend_weight=0.0)
+
+    def loss(parts: Parts, distance: torch.Tensor, settings: SharpenerSettings = settings) -> float:
+        inputs = still, guides, distance.expand(3, 2)
+        pixels_only = replace(settings, change_weight=0.0, bend_weight=0.0)
+        both = [frames_loss(parts, inputs, truth, one_clip, each) for each in (settings, pixels_only)]
+        return (both[0] - both[1]).item()
+
+    painted = put_together(0.0, before=still)._replace(residual_B3HW=truth - still)
+    held, moved = put_together(0.0, before=still), put_together(0.0, before=truth)
+    assert loss(moved, SINGLE) == pytest.approx(0, abs=1e-6)
+    assert loss(painted, PAIR) == pytest.approx(0, abs=1e-6)
+    assert loss(painted, SINGLE) == pytest.approx(loss(held, SINGLE))
+    assert loss(held, SINGLE) > 0.01
+    torn = put_together(0.0, before=truth, flow=torch.rand(3, 4, 16, 32, generator=torch.Generator().manual_seed(0)))
+    bent = replace(settings, bend_weight=1.0)
+    assert loss(torn, SINGLE, bent) == pytest.approx(bend(torn.flow_B4HW).item(), rel=1e-5)
+    assert loss(torn, PAIR, bent) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_prediction_made_as_a_shot_is_the_shot():
+    """With the bundled weights: the latents that the pipeline ends with, from the same noise, guidance included."""
+    pipeline = AniSoraWanPipeline.from_pretrained(catalog.resolve("bundled").path, torch_dtype=torch.float32)
+    recipe, max_tokens = pipeline.checkpoint.recipe, pipeline.checkpoint.max_text_tokens
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    picture = np.repeat(np.repeat(picture[::16, ::16], 16, axis=0), 16, axis=1)
+    prompt = "A little fox waves."
+
+    def embed_texts(captions: list[str]) -> torch.Tensor:
+        return embed(pipeline.text_encoder, *tokenize(pipeline.tokenizer, captions, max_tokens))
+
+    video = torch.from_numpy(picture).permute(2, 0, 1)[None, :, None].expand(-1, -1, 17, -1, -1) / 127.5 - 1
+
+    def predicted(steps: int, guidance: float) -> torch.Tensor:
+        times = sampling_times(steps, recipe.shift)
+        settings = {"times": times, "sampled_prob": 1.0, "guidance": guidance}
+        predict = predict_with(pipeline.transformer, embed_texts, Codec(pipeline.vae), "sample", **settings)
+        with torch.no_grad():
+            return predict(video, [[0]], [prompt], torch.Generator().manual_seed(5))
+
+    as_asked = predicted(recipe.steps, recipe.guidance)
+    noise = torch.randn(as_asked.shape, generator=torch.Generator().manual_seed(5))
+    made = pipeline(prompt, [Guide(picture)], width=96, height=64, num_frames=17, latents=noise, output_type="latent")
+    off = (made.frames - as_asked).abs().mean()
+    assert off < 0.01  # the sampler calls the network at whole thousandths of t
+    for steps, guidance in ((recipe.steps, 1.0), (recipe.steps - 1, recipe.guidance)):
+        assert (made.frames - predicted(steps, guidance)).abs().mean() > 4 * off

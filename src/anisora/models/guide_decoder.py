@@ -122,7 +122,7 @@ def _convs(*dims: int) -> nn.Module:
 
 
 def _zero_out(dim_in: int, dim_out: int) -> nn.Conv2d:
-    """A last convolution that starts as nothing, so that training starts from no flow and an even blend."""
+    """A last convolution that starts as nothing, so that training starts from no flow and no correction."""
     conv = nn.Conv2d(dim_in, dim_out, 3, padding=1)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
@@ -159,6 +159,13 @@ class Parts(NamedTuple):
     """Flow to before and after (x, y each, in px)."""
     matched: Matched
 
+    def warped(self) -> Tensor:
+        """The warped guides alone, [B, 3, H, W], by each other's share of the frame."""
+        # What is added keeps the quotient finite where a frame is all its own.
+        of_guides = self.weight_B3HW[:, :2] + 1e-4
+        share = of_guides / of_guides.sum(dim=1, keepdim=True)
+        return share[:, :1] * self.moved_B12HW[:, :3] + share[:, 1:] * self.moved_B12HW[:, 3:6]
+
     def frame(self, decoded_B3HW: Tensor) -> Tensor:
         """The sharpened frame."""
         moved, weight = self.moved_B12HW, self.weight_B3HW
@@ -194,8 +201,9 @@ class GuideDecoder(ModelMixin, ConfigMixin):
         # Target, both guides as given and as decoded (5 x 3 channels), 2 x 2 pixels each; flow; distances.
         self.fine = _convs(15 * 4 + 4 + 2 + fine // 2, fine, fine, fine)
         self.fine_flow = _zero_out(fine, 4)
-        # Per pixel: three blend logits and a residual in three colours.
+        # Per pixel: three blend logits and a residual in three colours. It starts from the guides, nearly alone.
         self.out = _zero_out(fine, 6 * 4)
+        nn.init.constant_(self.out.bias[2 * 4 : 3 * 4], -4.0)  # type: ignore[index]  # it has a bias
 
     def forward(self, decoded_B3HW: Tensor, guides_B12HW: Tensor, distance_B2: Tensor) -> Tensor:
         """One sharpened frame per row. `guides`: true before, true after, decoded before, decoded after (3 channels each);

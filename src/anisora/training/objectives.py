@@ -129,6 +129,17 @@ def predictor(transformer: Any, condition_BCFYX: Tensor, text_BLD: Tensor) -> Ca
     return predict
 
 
+def away_from(
+    alone: Callable[[Tensor, Tensor], Tensor], asked: Callable[[Tensor, Tensor], Tensor], guidance: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Classifier-free guidance (Ho & Salimans 2022): `guidance` times as far from what is predicted without a prompt."""
+
+    def predict(noisy: Tensor, t_B: Tensor) -> Tensor:
+        return torch.lerp(alone(noisy, t_B), asked(noisy, t_B), guidance)
+
+    return predict
+
+
 def own_path(
     predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: list[Tensor], objective: Objective
 ) -> Tensor:

@@ -172,7 +172,8 @@ def _sharpener(config: TrainConfig, buckets: list[Bucket], out: Path) -> Task:
     _load_stage(config, out, "denoiser", {"transformer": transformer, "text_encoder": encoder})
     for part in (transformer, encoder):
         part.requires_grad_(False).eval()
-    predict = _predict(config, buckets, out, (tokenizer, encoder, transformer))
+    sampled_prob = config.model.sharpener.sampled_prob
+    predict = _predict(config, buckets, out, (tokenizer, encoder, transformer), sampled_prob=sampled_prob, guided=True)
     return _sharpener_task(config, buckets, out, decoder, predict)
 
 
@@ -190,9 +191,16 @@ def _sharpener_task(
 
 
 def _predict(
-    config: TrainConfig, buckets: list[Bucket], out: Path, denoiser: Any, *, sampled_prob: float = 0.0
+    config: TrainConfig,
+    buckets: list[Bucket],
+    out: Path,
+    denoiser: Any,
+    *,
+    sampled_prob: float = 0.0,
+    guided: bool = False,
 ) -> Predict:
-    """Predictions of (tokenizer, text encoder, transformer); `sampled_prob` of them by the steps of the recipe."""
+    """Predictions of (tokenizer, text encoder, transformer); `sampled_prob` of them by the steps of the recipe, and those
+    with its guidance where `guided`."""
     from anisora.models.codec import Codec
     from anisora.training.text import embed, tokenize
 
@@ -209,6 +217,7 @@ def _predict(
         config.model.denoiser.objective,
         times=recipe_times(),
         sampled_prob=sampled_prob,
+        guidance=RECIPE["guidance"] if guided else 1.0,
     )
 
 

@@ -1,9 +1,12 @@
 """Training the guide decoder: given a blurred frame and clean guides elsewhere in the clip, give back the frame.
 
 What it will see in use is what the denoiser believes: sharp at the guides, smeared where it is unsure. So most of its
-training clips are the denoiser's own predictions; the rest are true clips smeared in time by hand. The corpus knows the
-exact flow between any two frames, so that is learnt too: how to match a smeared frame to a clean one is hard to find out
-from colours alone.
+training clips are the denoiser's own predictions, made as shots are; the rest are true clips smeared in time by hand. The
+corpus knows the exact flow between any two frames, so that is learnt too: how to match a smeared frame to a clean one is
+hard to find out from colours alone.
+
+Errors alone would have it show the smear wherever it is unsure of the flow. A guide that went a wrong way is better to look
+at than a right mean of all ways, so what is shown besides the guides costs, and movement counts only where guides move.
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ from anisora.conditioning.encode import encode
 from anisora.conditioning.plan import plan_from_tensors
 from anisora.measures import lpips
 from anisora.models.codec import Codec
-from anisora.models.guide_decoder import GuideDecoder, Matched, neighbours, path_share, training_rows
+from anisora.models.guide_decoder import GuideDecoder, Matched, Parts, neighbours, path_share, training_rows
 from anisora.training.codec import pixels, sharpness_loss
 from anisora.training.corpus import Bucket, Flows, cut, draw, jitter_colors, numpy_rng
 from anisora.training.loop import Task
-from anisora.training.objectives import OBJECTIVES, draw_t, like, own_path, predictor
+from anisora.training.objectives import OBJECTIVES, away_from, draw_t, like, own_path, predictor
 
 Predict = Callable[[Tensor, list[list[int]], list[str], torch.Generator], Tensor]
 """(clips [B, 3, T, H, W], guide frames of each, captions, generator) -> latents [B, C, F, Y, X] as the denoiser sees them."""
@@ -43,6 +46,8 @@ class SharpenerSettings:
     """Target frames per clip."""
     predicted_prob: float = 0.7
     """Share of batches whose clips are the denoiser's predictions; 0 needs no denoiser."""
+    sampled_prob: float = 0.85
+    """Share of those that are made as a shot is, by all the recipe's steps and its guidance."""
     smear_frames: float = 2.0
     """Largest standard deviation, in frames, of the smear in time of the other batches, far from any guide."""
     fade_prob: float = 0.3
@@ -75,6 +80,14 @@ class SharpenerSettings:
     """Its `quantile`."""
     perceptual_weight: float = 1.0
     """Weight of the shift-tolerant LPIPS (measures.lpips) of every third frame; 0 needs no network for it."""
+    alone_weight: float = 0.3
+    """Weight of `sharpness_loss` in frames with one guide: what follows a picture need not be what followed in the clip."""
+    own_weight: float = 1.0
+    """Weight of what a frame has that its guides have not: how far it is from the warped guides."""
+    own_alone_weight: float = 3.0
+    """The same in frames with one guide."""
+    bend_weight: float = 0.5
+    """Weight of `bend` in frames with one guide."""
 
 
 class Examples(NamedTuple):
@@ -113,13 +126,14 @@ def sharpener_task(
             target, inputs = held_target(before, inputs, target), between_only(inputs)
         parts = decoder.parts(*inputs)
         out = parts.frame(inputs[0])
-        total = sharpness_loss(out - target) + settings.detail_weight * detail_loss(out, target)
-        total = total + settings.change_weight * change_loss(out, target, inputs[1], clip_B, settings.change_quantile)
+        own = (out - parts.warped()).abs().mean()
+        total = frames_loss(parts, inputs, target, clip_B, settings)
         if settings.perceptual_weight:
-            total = total + settings.perceptual_weight * lpips.network()(out[::3], target[::3]).mean()
+            some = slice(int(rng.integers(3)), None, 3)
+            total = total + settings.perceptual_weight * lpips.network()(out[some], target[some]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
         seen = {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
-        seen["change"] = round(change_ratio(out.detach(), target, inputs[1], clip_B), 3)
+        seen |= {"change": round(change_ratio(out.detach(), target, inputs[1], clip_B), 3), "own": round(own.item(), 4)}
         if flow is not None:
             known, about = flow_loss(parts.matched, inputs[2], flow, settings)
             total = total + known + settings.flow_weight * flow_error(parts.flow_B4HW, flow)
@@ -132,6 +146,35 @@ def sharpener_task(
         loss=loss,
         samples_per_step=settings.batch * settings.rows,
     )
+
+
+def frames_loss(
+    parts: Parts,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    target_B3HW: Tensor,
+    clip_B: Tensor,
+    settings: SharpenerSettings,
+) -> Tensor:
+    """How far frames are from the truth in pixels, in detail and in the amount of movement, what they have of their own, and
+    how bent the flow is where it is guessed."""
+    is_between = _is_between(inputs).view(-1, 1, 1, 1)
+    out, warped = parts.frame(inputs[0]), parts.warped()
+    counts = torch.where(is_between, 1.0, settings.alone_weight)
+    total = sharpness_loss(counts * (out - target_B3HW)) + settings.detail_weight * detail_loss(out, target_B3HW)
+    costs = torch.where(is_between, settings.own_weight, settings.own_alone_weight)
+    total = total + (costs * (out - warped).abs()).mean()
+    total = total + settings.bend_weight * bend(torch.where(is_between, 0.0, parts.flow_B4HW))
+    # After one picture a smear that grows would do for movement: there the picture itself has to move.
+    moves = torch.where(is_between, out, warped)
+    change = change_loss(moves, target_B3HW, inputs[1], clip_B, settings.change_quantile)
+    return total + settings.change_weight * change
+
+
+def bend(flow_B4HW: Tensor) -> Tensor:
+    """The mean second difference of flow across and down, in px: 0 where everything moves, turns, grows and shears as one."""
+    across = flow_B4HW[..., 2:] - 2 * flow_B4HW[..., 1:-1] + flow_B4HW[..., :-2]
+    down = flow_B4HW[..., 2:, :] - 2 * flow_B4HW[..., 1:-1, :] + flow_B4HW[..., :-2, :]
+    return across.abs().mean() + down.abs().mean()
 
 
 def between_only(inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -322,12 +365,14 @@ def predict_with(
     *,
     times: tuple[float, ...] = (),
     sampled_prob: float = 0.0,
+    guidance: float = 1.0,
 ) -> Predict:
     """Predictions of a denoiser: the clean latent that it sees in noise, from pure noise half of the time and otherwise
     from the true clip under a random amount of it. `embed_texts(captions)` gives text states [B, L, D].
 
-    `sampled_prob` of the batches are made as a shot is, from noise alone by steps at `times` (which fall from 1); only
-    the last of them has a gradient. A denoiser that is learning learns there from its own mistakes.
+    `sampled_prob` of the batches are made as a shot is, from noise alone by steps at `times` (which fall from 1) and with
+    `guidance` away from no prompt; only the last of them has a gradient. A denoiser that is learning learns there from its
+    own mistakes.
     """
     objective = OBJECTIVES[objective_name]
 
@@ -337,20 +382,26 @@ def predict_with(
         condition = torch.cat([conditions.mask_BMFYX, conditions.latent_BCFYX], dim=1)  # type: ignore[list-item]  # wan has a mask
         predict_at = predictor(transformer, condition, embed_texts(captions))
 
-        def clean_in(noisy: Tensor, t: Tensor) -> Tensor:
-            return objective.to_clean(noisy, predict_at(noisy, t), *objective.mix(like(t, noisy)))
+        def clean_in(noisy: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
+            return objective.to_clean(noisy, predicted, *objective.mix(like(t, noisy)))
 
         clean = codec.encode(video)
         noise = torch.randn(clean.shape, generator=generator)
         if torch.rand((), generator=generator) < sampled_prob:
             levels = [clean.new_full((len(video),), t) for t in times]
+            guided = predict_at
+            if guidance != 1:
+                guided = away_from(
+                    predictor(transformer, condition, embed_texts([""] * len(video))), predict_at, guidance
+                )
             with torch.no_grad():
-                noisy = own_path(predict_at, noise, levels, objective)
-            return clean_in(noisy, levels[-1])
+                noisy = own_path(guided, noise, levels, objective)
+            return clean_in(noisy, levels[-1], guided(noisy, levels[-1]))
         t = draw_t(len(video), 2.0, generator)
         t[torch.rand(len(video), generator=generator) < 0.5] = 1.0
         alpha, sigma = objective.mix(like(t, clean))
-        return clean_in(alpha * clean + sigma * noise, t)
+        noisy = alpha * clean + sigma * noise
+        return clean_in(noisy, t, predict_at(noisy, t))
 
     return predict
 
