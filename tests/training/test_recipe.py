@@ -253,6 +253,11 @@ def test_a_start_of_another_size_is_refused(finished, tmp_path):
         main(RECIPE, (*overrides, "model.denoiser.text_dim=32"), stage="denoiser")
 
 
+def test_clips_smaller_than_the_crops_of_the_codec_are_refused(tmp_path):
+    with pytest.raises(BadConfig, match="crop_px: larger than the clips: got 48 px; expected at most 32 px"):
+        main(RECIPE, (f"output={tmp_path}", *MINIATURE, "model.codec.crop_px=48"), stage="codec")
+
+
 def test_a_start_that_no_recipe_made_is_refused(finished, tmp_path):
     stock = write_tiny_checkpoint(tmp_path / "stock", "wan")
     with pytest.raises(BadConfig, match="no guide_decoder/"):

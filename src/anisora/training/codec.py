@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anisora.errors import BadConfig
 from anisora.media.frames import to_float_CTHW
 from anisora.models.block_vae import AutoencoderKLBlock, to_blocks
 from anisora.training.corpus import Bucket, cut, draw, numpy_rng
@@ -68,7 +69,15 @@ def fit_linear_code(buckets: list[Bucket], settings: CodecSettings, seed: int) -
 
 
 def codec_task(vae: AutoencoderKLBlock, buckets: list[Bucket], settings: CodecSettings) -> Task:
-    """The decoder learns to reconstruct crops from slightly noisy latents; L1 on pixels and on their gradients."""
+    """The decoder learns to reconstruct crops from slightly noisy latents; L1 on pixels and on their gradients. Raises
+    BadConfig where clips are smaller than the crops."""
+    least_px = min(side for bucket in buckets for side in bucket.video_NTHWC.shape[2:4])
+    if settings.crop_px > least_px:
+        raise BadConfig(
+            "model.codec.crop_px: larger than the clips",
+            got=f"{settings.crop_px} px",
+            expected=f"at most {least_px} px, the least side of data.buckets",
+        )
     std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -105,7 +105,7 @@ def _open_bucket(settings: CorpusSettings, number: int, folder: Path, workers: i
         # Forked workers would inherit torch's threads; spawned ones start clean.
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(_render_chunk, jobs), 1):
-                _say(f"rendering {width}x{height}: {done * _CHUNK} of {len(jobs) * _CHUNK} clips")
+                _say(f"rendering {width}x{height}: {_clips_of(done, num)} of {_clips_of(len(jobs), num)} clips")
     captions = [text for start in range(0, num, _CHUNK) for text in json.loads((place / f"{start}.json").read_text())]
     return Bucket(video_NTHWC=np.load(path, mmap_mode="r"), captions=captions, share=share)
 
@@ -200,7 +200,7 @@ def open_flows(
     if jobs:
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(_flow_chunk, jobs), 1):
-                _say(f"exact flow: {done * _CHUNK} of {len(jobs) * _CHUNK} clips")
+                _say(f"exact flow: {_clips_of(done, clips)} of {_clips_of(len(jobs), clips)} clips")
     return Flows(frames_NK=frames_NK, flow_NK4HW=np.load(path, mmap_mode="r"))
 
 
@@ -267,6 +267,11 @@ def all_captions(buckets: list[Bucket]) -> Iterator[str]:
     """Every caption, bucket by bucket."""
     for bucket in buckets:
         yield from bucket.captions
+
+
+def _clips_of(chunks: int, most: int) -> int:
+    """About how many clips those chunks hold; the last one may be a smaller one."""
+    return min(chunks * _CHUNK, most)
 
 
 def _say(text: str) -> None:
