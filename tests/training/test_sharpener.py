@@ -192,6 +192,15 @@ def put_together(own: float, *, before: torch.Tensor, flow: torch.Tensor | None 
     )
 
 
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def loss_of(
+    parts: Parts, inputs: Inputs, target: torch.Tensor, clip_B: torch.Tensor, settings: SharpenerSettings
+) -> torch.Tensor:
+    return frames_loss(parts, parts.frame(inputs[0]), inputs, target, clip_B, settings)[0]
+
+
 PIXELS_ONLY = SharpenerSettings(detail_weight=0, change_weight=0, alone_weight=1, own_weight=0, own_alone_weight=0)
 
 
@@ -201,7 +210,7 @@ def test_what_is_in_no_guide_costs_by_how_many_guides_there_are(distance: torch.
     inputs, one_clip = (picture, torch.zeros(1, 12, 16, 16), distance), torch.zeros(1, dtype=torch.long)
     settings = replace(PIXELS_ONLY, own_weight=2.0, own_alone_weight=5.0)
     losses = [
-        [frames_loss(put_together(own, before=picture), inputs, picture, one_clip, each) for own in (0.0, 0.3)]
+        [loss_of(put_together(own, before=picture), inputs, picture, one_clip, each) for own in (0.0, 0.3)]
         for each in (PIXELS_ONLY, settings)
     ]
     assert (losses[1][0] - losses[0][0]).item() == 0
@@ -213,7 +222,7 @@ def test_pixels_count_less_after_a_single_guide(distance: torch.Tensor, counts: 
     picture, one_clip = torch.rand(1, 3, 16, 16), torch.zeros(1, dtype=torch.long)
     inputs, parts = (picture, torch.zeros(1, 12, 16, 16), distance), put_together(0.0, before=picture)
     whole, part = (
-        frames_loss(parts, inputs, torch.zeros_like(picture), one_clip, replace(PIXELS_ONLY, alone_weight=weight))
+        loss_of(parts, inputs, torch.zeros_like(picture), one_clip, replace(PIXELS_ONLY, alone_weight=weight))
         for weight in (1.0, 0.3)
     )
     assert part.item() == pytest.approx(counts * whole.item(), rel=1e-5)
@@ -229,7 +238,7 @@ def test_after_a_single_guide_the_guide_itself_has_to_move_and_not_to_tear():
     def loss(parts: Parts, distance: torch.Tensor, settings: SharpenerSettings = settings) -> float:
         inputs = still, guides, distance.expand(3, 2)
         pixels_only = replace(settings, change_weight=0.0, bend_weight=0.0)
-        both = [frames_loss(parts, inputs, truth, one_clip, each) for each in (settings, pixels_only)]
+        both = [loss_of(parts, inputs, truth, one_clip, each) for each in (settings, pixels_only)]
         return (both[0] - both[1]).item()
 
     painted = put_together(0.0, before=still)._replace(residual_B3HW=truth - still)
@@ -258,9 +267,15 @@ def test_a_prediction_made_as_a_shot_is_the_shot():
     video = torch.from_numpy(picture).permute(2, 0, 1)[None, :, None].expand(-1, -1, 17, -1, -1) / 127.5 - 1
 
     def predicted(steps: int, guidance: float) -> torch.Tensor:
-        times = sampling_times(steps, recipe.shift)
-        settings = {"times": times, "sampled_prob": 1.0, "guidance": guidance}
-        predict = predict_with(pipeline.transformer, embed_texts, Codec(pipeline.vae), "sample", **settings)
+        predict = predict_with(
+            pipeline.transformer,
+            embed_texts,
+            Codec(pipeline.vae),
+            "sample",
+            times=sampling_times(steps, recipe.shift),
+            sampled_prob=1.0,
+            guidance=guidance,
+        )
         with torch.no_grad():
             return predict(video, [[0]], [prompt], torch.Generator().manual_seed(5))
 

@@ -126,14 +126,13 @@ def sharpener_task(
             target, inputs = held_target(before, inputs, target), between_only(inputs)
         parts = decoder.parts(*inputs)
         out = parts.frame(inputs[0])
-        own = (out - parts.warped()).abs().mean()
-        total = frames_loss(parts, inputs, target, clip_B, settings)
+        total, about_frames = frames_loss(parts, out, inputs, target, clip_B, settings)
         if settings.perceptual_weight:
             some = slice(int(rng.integers(3)), None, 3)
             total = total + settings.perceptual_weight * lpips.network()(out[some], target[some]).mean()
         gain = 10 * torch.log10((inputs[0] - target).square().mean() / (out.detach() - target).square().mean())
         seen = {"gain_db": round(gain.item(), 3), "detail": round(detail_ratio(out.detach(), target), 3)}
-        seen |= {"change": round(change_ratio(out.detach(), target, inputs[1], clip_B), 3), "own": round(own.item(), 4)}
+        seen |= about_frames | {"change": round(change_ratio(out.detach(), target, inputs[1], clip_B), 3)}
         if flow is not None:
             known, about = flow_loss(parts.matched, inputs[2], flow, settings)
             total = total + known + settings.flow_weight * flow_error(parts.flow_B4HW, flow)
@@ -150,24 +149,26 @@ def sharpener_task(
 
 def frames_loss(
     parts: Parts,
+    out: Tensor,
     inputs: tuple[Tensor, Tensor, Tensor],
     target_B3HW: Tensor,
     clip_B: Tensor,
     settings: SharpenerSettings,
-) -> Tensor:
-    """How far frames are from the truth in pixels, in detail and in the amount of movement, what they have of their own, and
-    how bent the flow is where it is guessed."""
+) -> tuple[Tensor, dict[str, float]]:
+    """How far the frames `out` of these parts are from the truth in pixels, in detail and in the amount of movement, what they
+    have of their own, and how bent the flow is where it is guessed; for the log, how much they have of their own."""
     is_between = _is_between(inputs).view(-1, 1, 1, 1)
-    out, warped = parts.frame(inputs[0]), parts.warped()
+    warped = parts.warped()
+    own = (out - warped).abs()
     counts = torch.where(is_between, 1.0, settings.alone_weight)
     total = sharpness_loss(counts * (out - target_B3HW)) + settings.detail_weight * detail_loss(out, target_B3HW)
     costs = torch.where(is_between, settings.own_weight, settings.own_alone_weight)
-    total = total + (costs * (out - warped).abs()).mean()
+    total = total + (costs * own).mean()
     total = total + settings.bend_weight * bend(torch.where(is_between, 0.0, parts.flow_B4HW))
     # After one picture a smear that grows would do for movement: there the picture itself has to move.
     moves = torch.where(is_between, out, warped)
     change = change_loss(moves, target_B3HW, inputs[1], clip_B, settings.change_quantile)
-    return total + settings.change_weight * change
+    return total + settings.change_weight * change, {"own": round(own.mean().item(), 4)}
 
 
 def bend(flow_B4HW: Tensor) -> Tensor:
