@@ -283,6 +283,45 @@ def _mosaic(frames: Frames, severity: int, rng: np.random.Generator, other: Fram
     return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_NEAREST) for frame in small])
 
 
+def _bleed(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Colour lies beside the lines, as in a bad print."""
+    import cv2
+
+    aside = max(1, round(_at(severity, 0.006, 0.012, 0.02, 0.03, 0.045) * min(frames.shape[1:3])))
+    bled = []
+    for frame in frames:
+        lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB)
+        lab[..., 1:] = np.roll(lab[..., 1:], aside, axis=1)
+        bled.append(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
+    unchanged = (np.ptp(frames, axis=-1) == 0).all()  # the way to L*a*b* and back is not exact
+    return frames if unchanged else np.stack(bled)
+
+
+def _comb(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Every second row is shifted sideways, as of interlaced film."""
+    aside = max(1, round(_at(severity, 0.004, 0.008, 0.012, 0.02, 0.03) * min(frames.shape[1:3])))
+    combed = frames.copy()
+    combed[:, 1::2] = np.roll(frames[:, 1::2], aside, axis=2)
+    return combed
+
+
+def _weave(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """A screen's fine pattern lies over the picture."""
+    height, width = frames.shape[1:3]
+    y, x = np.mgrid[:height, :width] * (2 * np.pi / (0.018 * min(height, width)))
+    screen = (np.sin(0.92 * x + 0.39 * y) + np.sin(0.92 * y - 0.39 * x)) / 2
+    return _bytes(frames + _at(severity, 4, 7, 12, 20, 32) * screen[..., None])
+
+
+def _crackle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Every pixel is another's from nearby, always the same: as behind rough glass."""
+    height, width = frames.shape[1:3]
+    reach = max(1.0, _at(severity, 0.003, 0.005, 0.008, 0.013, 0.02) * min(height, width))
+    y, x = np.mgrid[:height, :width]
+    dy, dx = np.rint(reach * rng.uniform(-1, 1, (2, height, width))).astype(int)
+    return frames[:, np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)]
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -374,7 +413,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "wobble": Corruption(apply=_wobble, dimension="anime.smoothness", use="fitting"),
     "shake": Corruption(apply=_shake, dimension="anime.smoothness", use="fitting"),
     "shuffle": Corruption(apply=_shuffle, dimension="anime.smoothness", use="fitting"),
-    "boil": Corruption(apply=_boil, dimension="anime.smoothness", use="held_out"),
+    "boil": Corruption(apply=_boil, dimension="anime.smoothness", use="fitting"),
     "tear": Corruption(apply=_tear, dimension="anime.smoothness", use="held_out"),
     "freeze": Corruption(apply=_freeze, dimension="anime.motion", use="fitting", spares="anime.smoothness"),
     "slow": Corruption(apply=_slow, dimension="anime.motion", use="held_out"),
@@ -396,8 +435,12 @@ CORRUPTIONS: dict[str, Corruption] = {
     "speckle": Corruption(apply=_speckle, dimension="anime.appeal", use="fitting"),
     "smear": Corruption(apply=_smear, dimension="anime.appeal", use="fitting"),
     "veil": Corruption(apply=_veil, dimension="anime.appeal", use="fitting"),
-    "ghost": Corruption(apply=_ghost, dimension="anime.appeal", use="held_out"),
-    "scratch": Corruption(apply=_scratch, dimension="anime.appeal", use="held_out"),
-    "halo": Corruption(apply=_halo, dimension="anime.appeal", use="held_out"),
-    "mosaic": Corruption(apply=_mosaic, dimension="anime.appeal", use="held_out"),
+    "ghost": Corruption(apply=_ghost, dimension="anime.appeal", use="fitting"),
+    "scratch": Corruption(apply=_scratch, dimension="anime.appeal", use="fitting"),
+    "halo": Corruption(apply=_halo, dimension="anime.appeal", use="fitting"),
+    "mosaic": Corruption(apply=_mosaic, dimension="anime.appeal", use="fitting"),
+    "bleed": Corruption(apply=_bleed, dimension="anime.appeal", use="held_out"),
+    "comb": Corruption(apply=_comb, dimension="anime.appeal", use="held_out"),
+    "weave": Corruption(apply=_weave, dimension="anime.appeal", use="held_out"),
+    "crackle": Corruption(apply=_crackle, dimension="anime.appeal", use="held_out"),
 }
