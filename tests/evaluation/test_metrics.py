@@ -15,6 +15,7 @@ from anisora.evaluation.samples import Sample
 from anisora.evaluation.suite import one_thread, score_sample
 from anisora.measures.appeal import edges_fine, fadedness, faint_grid, levels_in_use, specks
 from anisora.measures.footage import Footage
+from anisora.measures.smoothness import smoothness_features
 from anisora.synthetic import render_clip
 
 SAMPLE = Sample(id="clip", video=Path("clip.mp4"))
@@ -37,7 +38,7 @@ def test_what_a_repeated_frame_or_another_stated_rate_does(moving_THWC):
     for name in CLASSICAL:
         assert said(name, moving_THWC, fps=8).raw == said(name, moving_THWC, fps=60).raw
     even, held = (said("anime.smoothness", frames).details for frames in (moving_THWC, twice.frames_THWC))
-    signs = ("registration", "jitter", "disorder", "flicker", "curvature", "shake", "jump")
+    signs = ("registration", "disorder", "flicker", "curvature", "takes_back", "turns_back", "goes_back")
     assert [held[s] for s in signs] == pytest.approx([even[s] for s in signs], abs=0.2)
 
 
@@ -45,6 +46,25 @@ def test_what_a_repeated_frame_or_another_stated_rate_does(moving_THWC):
 def test_unsteadiness_lowers_smoothness(moving_THWC, kind):
     scores = [said("anime.smoothness", corrupt(moving_THWC, kind, s)).raw for s in (0, 3, 5)]
     assert scores[0] > max(scores[1:])
+
+
+def test_chance_comes_back_the_other_way_round():
+    """The noise n makes the change n(t) - (n(t - 1) + n(t + 1)) / 2, of which the next one takes back 2/3."""
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.uniform(0, 255, (128, 160)), (0, 0), 6)
+    ground = 128 + (ground - ground.mean()) * 60 / ground.std()
+    shaken = [np.roll(ground, rng.integers(-4, 5, 2), (0, 1)) for _ in range(12)]
+    sliding = [np.roll(ground, 3 * t, 1) for t in range(12)]
+    swung = [np.roll(ground, 3 * (t % 2), 1) for t in range(12)]
+    lit = [ground + 6 * n for n in rng.standard_normal(12)]
+    signs = {}
+    for name, clip in (("shaken", shaken), ("sliding", sliding), ("swung", swung), ("lit", lit)):
+        frames = np.repeat(np.clip(np.stack(clip), 0, 255)[..., None], 3, axis=-1)
+        signs[name] = smoothness_features(Footage.of_frames(np.rint(frames).astype(np.uint8)))
+    assert signs["sliding"]["goes_back"] == pytest.approx(-1, abs=0.1)
+    assert signs["swung"]["goes_back"] == pytest.approx(1, abs=0.1)
+    assert signs["shaken"]["turns_back"] > 0.5 > 0.2 > signs["sliding"]["turns_back"]
+    assert signs["lit"]["takes_back"] > 0.6 > 0.2 > signs["sliding"]["takes_back"]
 
 
 def test_motion_is_that_of_the_figure_and_not_of_the_camera(moving_THWC):

@@ -69,10 +69,10 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     rng = np.random.default_rng(0)
 
     def marked(clip: str, kind: str, severity: int, use: str):
-        """Only `jitter` knows of severity; `shake` says the contrary, as chance may have it."""
+        """Only `disorder` knows of severity; `flicker` says the contrary, as chance may have it."""
         size = 0.0 if kind == "blur" else severity
         features = {name: float(rng.normal()) for metric in FEATURES for name in FEATURES[metric]}
-        features |= {"jitter": size + 0.1 * float(rng.normal()), "shake": -size}
+        features |= {"disorder": size + 0.1 * float(rng.normal()), "flicker": -size}
         features |= {"edge_fine": -size, "mean": size, "worst": size, "switch": size}
         return [
             record(clip, kind, severity, 50.0, metric, details=features, clip_use=use)
@@ -90,8 +90,8 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     assert table[SMOOTH]["fitted_on"]["clips"] == [f"c{n}" for n in range(8)]
     head = table[SMOOTH]
     weights = {name: part["weight"] for name, part in head["features"].items()}
-    assert weights["jitter"] < -0.5
-    assert weights["shake"] == 0  # would have to be positive to be of use
+    assert weights["disorder"] < -0.5
+    assert weights["flicker"] == 0  # would have to be positive to be of use
     assert all(sign * table[m]["features"][n]["weight"] >= 0 for m in FEATURES for n, sign in FEATURES[m].items())
     held = [r for r in records if r.params["clip_use"] == "held_out" and r.metric == SMOOTH]
     clean, worst = (

@@ -386,6 +386,20 @@ def _melt(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
     return _displaced(frames, amount * _ramp(len(frames)) * field)
 
 
+def _jumble(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """From the middle of the clip on, squares of what is in the middle of the picture have changed places."""
+    cells, height, width = 6, *frames.shape[1:3]
+    side = max(1, round(0.8 * min(height, width) / cells))
+    top, left = (height - cells * side) // 2, (width - cells * side) // 2
+    corners = [(top + side * row, left + side * column) for row in range(cells) for column in range(cells)]
+    moved = rng.permutation(len(corners))[: round(_at(severity, 0.1, 0.2, 0.35, 0.6, 1.0) * len(corners))]
+    jumbled, half = frames.copy(), len(frames) // 2
+    for there, here in zip(moved, np.roll(moved, 1), strict=True):
+        (y, x), (v, u) = corners[there], corners[here]
+        jumbled[half:, y : y + side, x : x + side] = frames[half:, v : v + side, u : u + side]
+    return jumbled
+
+
 # ---------------------------------------------------------------------------------------------------- controls
 
 
@@ -426,7 +440,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "replace": Corruption(apply=_replace, dimension="anime.image_video", use="fitting"),
     "restyle": Corruption(apply=_restyle, dimension="anime.image_video", use="held_out"),
     "swap": Corruption(apply=_swap, dimension="anime.character", use="fitting"),
-    "melt": Corruption(apply=_melt, dimension="anime.character", use="held_out"),
+    "melt": Corruption(apply=_melt, dimension="anime.character", use="fitting"),
     "holds": Corruption(apply=_holds, dimension=None, use="fitting", spares="anime.smoothness"),
     "static_warp": Corruption(apply=_static_warp, dimension=None, use="held_out", spares="anime.smoothness"),
     "color_script": Corruption(apply=_color_script, dimension=None, use="fitting", spares="anime.character"),
@@ -443,4 +457,5 @@ CORRUPTIONS: dict[str, Corruption] = {
     "comb": Corruption(apply=_comb, dimension="anime.appeal", use="held_out"),
     "weave": Corruption(apply=_weave, dimension="anime.appeal", use="held_out"),
     "crackle": Corruption(apply=_crackle, dimension="anime.appeal", use="held_out"),
+    "jumble": Corruption(apply=_jumble, dimension="anime.character", use="held_out"),
 }

@@ -24,15 +24,14 @@ from anisora.evaluation.records import MetricRecord
 FEATURES: dict[str, dict[str, int]] = {
     "anime.smoothness": dict.fromkeys(
         (
-            "registration", "registration_px", "jitter", "disorder", "returns", "flicker", "curvature", "shake", "jump",
-            "softness", "freeze",
+            "registration", "disorder", "flicker", "curvature", "takes_back", "turns_back", "goes_back", "softness", "freeze",
         ),
         -1,
     ),
     "anime.appeal": {
         "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1, "colorfulness_log": 1,
         "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1, "specks": -1,
-        "one_way": -1, "grid": -1,
+        "one_way": -1, "grid": -1, "second_image": -1, "scratches": -1, "squares": -1, "rims": -1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1, "switch": -1},

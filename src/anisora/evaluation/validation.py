@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ SCORED = tuple(name for name in DIMENSIONS if name != "anime.text_video")
 
 #: The bars of the validation: pairwise order, order across clips (shuffle), what must not improve, held out.
 ORDER, ACROSS, ACROSS_SHUFFLE, NOT_IMPROVED, HELD_OUT = 0.95, 0.90, 0.85, 0.55, 0.90
+
+#: Half the size is tried of clips of which half is still all that is looked at, and from no larger ones than this; every
+#: second drawing is held for two frames where that many a second are left to look like movement.
+HALVED_PX, TWOS_FPS = 2 * LOOK_PX, 20
 
 FIGURES, MATRIX = "validation.json", "matrix.svg"
 
@@ -90,11 +95,12 @@ def validate(
             if progress:
                 progress("clips", index, len(clips))
             try:
-                clean = _cut(clip.load(), plan)
+                came = clip.load()
             except AnisoraError as problem:
                 unreadable[clip.id] = str(problem)
                 continue
-            for variant in _variants(clip, clean, previous, plan):
+            clean = _cut(came.frames_THWC, plan.short_px)
+            for variant in _variants(clip, clean, previous, plan, came):
                 wanted = [metric for metric in variant.metrics if (variant.id, metric, "bundled") not in have]
                 due = [scorer for scorer in scorers if variant.is_due(scorer, have)]
                 if (wanted or due) and (footage := variant.make()) is not None:
@@ -129,34 +135,44 @@ def _recalibrated(record: MetricRecord, today: str) -> MetricRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Came:
+    """A clip as it came, at any size."""
+
+    frames_THWC: NDArray[np.uint8]
+    fps: Fraction
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Clip:
     """A clip to try; `sample` is what is known of it, for scorers that read more than its frames."""
 
     id: str
-    load: Callable[[], NDArray[np.uint8]]
+    load: Callable[[], _Came]
     sample: Sample | None = None
 
 
 def _of_file(sample: Sample, plan: Plan) -> _Clip:
-    def load() -> NDArray[np.uint8]:
+    def load() -> _Came:
         from anisora.media.reader import read_video
 
-        return read_video(sample.video, num_frames=plan.num_frames, threads=1).frames_THWC
+        video = read_video(sample.video, num_frames=plan.num_frames, threads=1)
+        return _Came(frames_THWC=video.frames_THWC, fps=video.fps)
 
     return _Clip(id=sample.id, load=load, sample=sample)
 
 
 def _drawn(index: int, plan: Plan) -> _Clip:
-    def load() -> NDArray[np.uint8]:
+    def load() -> _Came:
         from anisora.synthetic import render_clip
 
-        return render_clip(700 + index, 0, n_frames=plan.num_frames, fps=16, size_px=(384, 256)).video_THWC
+        clip = render_clip(700 + index, 0, n_frames=plan.num_frames, fps=16, size_px=(384, 256))
+        return _Came(frames_THWC=clip.video_THWC, fps=Fraction(16))
 
     return _Clip(id=f"synthetic/{700 + index}", load=load)
 
 
-def _cut(frames_THWC: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
-    return np.stack([resized(frame, plan.short_px) for frame in frames_THWC])
+def _cut(frames_THWC: NDArray[np.uint8], short_px: int) -> NDArray[np.uint8]:
+    return np.stack([resized(frame, short_px) for frame in frames_THWC])
 
 
 # ------------------------------------------------------------------------------------------------ what is tried
@@ -184,7 +200,9 @@ class _Variant:
         return any((self.id, metric, scorer.backend) not in have for metric in wanted)
 
 
-def _variants(clip: _Clip, clean: NDArray[np.uint8], other: NDArray[np.uint8] | None, plan: Plan) -> Iterator[_Variant]:
+def _variants(
+    clip: _Clip, clean: NDArray[np.uint8], other: NDArray[np.uint8] | None, plan: Plan, came: _Came
+) -> Iterator[_Variant]:
     footage = Footage.of_frames(clean)
     yield _Variant(clip=clip, kind="clean", severity=0, metrics=plan.metrics, make=lambda: footage)
     for kind in plan.kinds:
@@ -196,7 +214,7 @@ def _variants(clip: _Clip, clean: NDArray[np.uint8], other: NDArray[np.uint8] | 
             yield _Variant(clip=clip, kind=kind, severity=severity, metrics=own, make=make, only=only)
     if plan.invariances:
         for kind, change in INVARIANCES.items():
-            yield _Variant(clip=clip, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean))
+            yield _Variant(clip=clip, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean, came))
 
 
 def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None) -> Footage | None:
@@ -239,37 +257,44 @@ def _about(record: MetricRecord) -> MetricRecord:
     return replace(record, params={**record.params, **about})
 
 
-def _rescaled(clean: NDArray[np.uint8], factor: float) -> Footage:
-    short = max(16, round(min(clean.shape[1:3]) * factor))
-    return Footage.of_frames(np.stack([resized(frame, short) for frame in clean]))
+def _rescaled(came: _Came, factor: float) -> Footage:
+    """The clip as it came, or shrunk to `HALVED_PX`, at another size."""
+    short = min(HALVED_PX, *came.frames_THWC.shape[1:3])
+    frames = came.frames_THWC if short < HALVED_PX else _cut(came.frames_THWC, short)
+    return Footage.of_frames(_cut(frames, round(short * factor)))
 
 
-def _held_twice(clean: NDArray[np.uint8]) -> Footage:
+def _half_size(clean: NDArray[np.uint8], came: _Came) -> Footage | None:
+    return _rescaled(came, 0.5) if min(came.frames_THWC.shape[1:3]) >= HALVED_PX else None
+
+
+def _held_twice(clean: NDArray[np.uint8], came: _Came) -> Footage:
     return Footage.of_frames(np.repeat(clean, 2, axis=0), fps=32)
 
 
-def _on_twos(clean: NDArray[np.uint8]) -> Footage:
-    return Footage.of_frames(clean[np.arange(len(clean)) // 2 * 2])
+def _on_twos(clean: NDArray[np.uint8], came: _Came) -> Footage | None:
+    return Footage.of_frames(clean[np.arange(len(clean)) // 2 * 2]) if came.fps >= TWOS_FPS else None
 
 
-def _encoded(clean: NDArray[np.uint8], fps: int = 16, quality: int = 12) -> Footage:
+def _encoded(clean: NDArray[np.uint8], came: _Came) -> Footage:
     from anisora.media.writer import write_video
 
     even = clean[:, : clean.shape[1] // 2 * 2, : clean.shape[2] // 2 * 2]
     with tempfile.TemporaryDirectory(prefix="anisora-") as folder:
-        return Footage.read(write_video(Path(folder) / "clip.mp4", even, fps, quality=quality))
+        return Footage.read(write_video(Path(folder) / "clip.mp4", even, 16, quality=12))
 
 
-INVARIANCES: dict[str, Callable[[NDArray[np.uint8]], Footage]] = {
-    "half_size": lambda clean: _rescaled(clean, 0.5),
-    "double_size": lambda clean: _rescaled(clean, 2.0),
+INVARIANCES: dict[str, Callable[[NDArray[np.uint8], _Came], Footage | None]] = {
+    "half_size": _half_size,
+    "double_size": lambda clean, came: _rescaled(came, 2.0),
     "held_twice": _held_twice,
     "on_twos": _on_twos,
     "encoded": _encoded,
-    "double_fps": lambda clean: Footage.of_frames(clean, fps=32),
+    "double_fps": lambda clean, came: Footage.of_frames(clean, fps=32),
 }
-"""What no score may notice: a clip at another size, with each picture shown twice, with every second picture held for two
-frames and the others gone, encoded well (x264, crf 12), or said to run at another rate."""
+"""What no score may notice, of the clip cut for trying and as it came: another size, each picture shown twice, every second
+picture held for two frames and the others gone, good encoding (x264, crf 12), another stated rate. None where that would
+take away what there is to see: half of few pixels, half of few drawings a second."""
 
 
 # ------------------------------------------------------------------------------------------------ what came of it

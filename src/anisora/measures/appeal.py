@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anisora.measures.appearance import grid_excess, picture_features
+from anisora.measures.blemishes import rims, scratches, second_image, squares
 from anisora.measures.footage import Footage
 from anisora.measures.similarity import luma
 
@@ -42,6 +43,7 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     levels:      the log of how many levels of a channel are in use where the picture changes, which posterising takes
                  away and flat colours do not
     faded:       how far the picture stays away from both black and white: paper has the one, night the other
+    second_image, scratches, squares, rims: as in `blemishes`
     """
     if footage.is_blank:
         return "blank"
@@ -53,6 +55,7 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
 
 def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
     rows, columns = edges_fine(frame_HWC)
+    grey = luma(frame_HWC)
     return {
         "edge_fine": min(rows, columns),
         "one_way": abs(rows - columns),
@@ -61,6 +64,10 @@ def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
         "specks": float(np.log1p(specks(frame_HWC))),
         "levels": levels_in_use(frame_HWC),
         "faded": fadedness(frame_HWC),
+        "second_image": second_image(grey),
+        "scratches": scratches(grey),
+        "squares": squares(grey),
+        "rims": rims(grey),
     }
 
 

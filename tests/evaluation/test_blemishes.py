@@ -1,0 +1,70 @@
+"""Blemishes: exact on pictures made for them, and each seen in a drawn picture that has it and in no other."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from anisora.evaluation.corruptions import corrupt
+from anisora.measures.blemishes import rims, scratches, second_image, squares
+from anisora.measures.similarity import luma
+from anisora.synthetic import render_clip
+
+MARKS = {"ghost": second_image, "scratch": scratches, "mosaic": squares, "halo": rims}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [render_clip(700 + i, 0, n_frames=1, size_px=(384, 256)).video_THWC for i in range(6)]
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_each_mark_is_seen_where_it_is(pictures, kind):
+    sound, spoiled = (
+        [MARKS[kind](luma(corrupt(frames, kind, severity)[0])) for frames in pictures] for severity in (0, 4)
+    )
+    assert all(after > before for before, after in zip(sound, spoiled, strict=True))
+    assert np.median(spoiled) > max(sound)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_scratches_are_counted(count):
+    grey = np.tile(np.linspace(40, 200, 96, dtype=np.float32)[:, None], (1, 128))
+    grey[:, 10 : 10 + 12 * count : 12] += 20
+    assert scratches(grey) == pytest.approx(np.log1p(count))
+    grey[50:, :] = 90  # half of the way is none
+    assert scratches(grey) == 0
+
+
+@pytest.mark.parametrize("side", [2, 4, 6])
+def test_squares_are_measured_by_what_is_even_about_them(side):
+    levels = (60 + 100 * (np.indices((40, 40)).sum(0) % 2)).astype(np.float32)
+    grey = np.repeat(np.repeat(levels, side, 0), side, 1)
+    assert squares(grey) == pytest.approx(np.log1p(2 * (side - 1)))
+    soft = cv2.GaussianBlur(grey, (0, 0), 2)
+    assert squares(soft) < 0.5
+
+
+def test_a_second_image_is_seen_in_any_direction_and_a_soft_one_is_none():
+    rng = np.random.default_rng(0)
+    grey = cv2.GaussianBlur(rng.uniform(0, 255, (128, 160)).astype(np.float32), (0, 0), 1)
+    alone = second_image(grey)
+    for down, across in ((0, 9), (7, -7), (-12, 5)):
+        assert second_image(0.7 * grey + 0.3 * np.roll(grey, (down, across), (0, 1))) > 2 * alone
+
+
+def test_rims_are_what_sharpening_leaves():
+    grey = np.full((96, 96), 80, np.float32)
+    grey[:, 48:] = 180
+    soft = cv2.GaussianBlur(grey, (0, 0), 1.2)
+    sharpened = soft + 3 * (soft - cv2.GaussianBlur(soft, (0, 0), 1.5))
+    assert rims(soft) == pytest.approx(0, abs=0.02)
+    assert rims(sharpened) > 0.1
+    assert rims(np.full((96, 96), 80, np.float32)) == 0
+
+
+def test_small_and_flat_pictures_have_none():
+    for height, width in ((8, 8), (12, 300), (256, 17)):
+        flat = np.full((height, width), 90, np.float32)
+        assert all(np.isfinite(mark(flat)) and mark(flat) <= 0.01 for mark in MARKS.values())
