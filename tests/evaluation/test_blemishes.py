@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from anisora.evaluation.corruptions import corrupt
-from anisora.measures.blemishes import rims, scratches, second_image, squares
+from anisora.measures.blemishes import overshoot, scratches, second_image, squares
 from anisora.measures.similarity import luma
 from anisora.synthetic import render_clip
 
-MARKS = {"ghost": second_image, "scratch": scratches, "mosaic": squares, "halo": rims}
+MARKS = {"ghost": second_image, "scratch": scratches, "mosaic": squares, "halo": overshoot}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_rims_are_what_sharpening_leaves():
     grey[:, 48:] = 180
     soft = cv2.GaussianBlur(grey, (0, 0), 1.2)
     sharpened = soft + 3 * (soft - cv2.GaussianBlur(soft, (0, 0), 1.5))
-    assert rims(soft) == pytest.approx(0, abs=0.02)
-    assert rims(sharpened) > 0.1
-    assert rims(np.full((96, 96), 80, np.float32)) == 0
+    assert overshoot(soft) == pytest.approx(0, abs=0.02)
+    assert overshoot(sharpened) > 0.1
+    assert overshoot(np.full((96, 96), 80, np.float32)) == 0
 
 
 def test_small_and_flat_pictures_have_none():

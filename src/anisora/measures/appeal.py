@@ -6,11 +6,13 @@ detail they have, ratios of fine to coarse detail. Taste needs a head that was t
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from anisora.measures.appearance import grid_excess, picture_features
-from anisora.measures.blemishes import rims, scratches, second_image, squares
+from anisora.measures.blemishes import overshoot, scratches, second_image, squares
 from anisora.measures.footage import Footage
 from anisora.measures.similarity import luma
 
@@ -43,7 +45,8 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     levels:      the log of how many levels of a channel are in use where the picture changes, which posterising takes
                  away and flat colours do not
     faded:       how far the picture stays away from both black and white: paper has the one, night the other
-    second_image, scratches, squares, rims: as in `blemishes`
+    second_image, scratches, squares: as in `blemishes`
+    rims:        `blemishes.overshoot` times the ratio of `edge_fine`, so over coarse edges: soft edges have rims by nature
     """
     if footage.is_blank:
         return "blank"
@@ -67,7 +70,7 @@ def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
         "second_image": second_image(grey),
         "scratches": scratches(grey),
         "squares": squares(grey),
-        "rims": rims(grey),
+        "rims": max(0.0, overshoot(grey)) * math.exp(min(rows, columns)),
     }
 
 

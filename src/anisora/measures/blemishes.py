@@ -80,7 +80,7 @@ def _even_beside_steps(grey_HW: Luma) -> float:
     return float(np.log1p(count.mean()))
 
 
-def rims(grey_HW: Luma) -> float:
+def overshoot(grey_HW: Luma) -> float:
     """How far edges overshoot on both of their sides, over their height, the lesser of the medians of the two sides: what
     sharpening leaves. Below 0 where edges go on beyond what is near, as soft ones do; sides that are white or black are
     left out, 0 without any edges."""
