@@ -322,6 +322,33 @@ def _crackle(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     return frames[:, np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)]
 
 
+def _run(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Colours run over the lines."""
+    import cv2
+
+    sigma = _at(severity, 0.01, 0.02, 0.035, 0.055, 0.08) * min(frames.shape[1:3])
+    blurred = []
+    for frame in frames:
+        lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB)
+        lab[..., 1:] = cv2.GaussianBlur(lab[..., 1:], (0, 0), sigma)
+        blurred.append(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
+    unchanged = (np.ptp(frames, axis=-1) == 0).all()
+    return frames if unchanged else np.stack(blurred)
+
+
+def _dropout(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Blocks of the picture are lost, the same on every frame: each shows its mean colour."""
+    height, width = frames.shape[1:3]
+    side = max(2, round(0.06 * min(height, width)))
+    corners = [(y, x) for y in range(0, height - side + 1, side) for x in range(0, width - side + 1, side)]
+    lost = frames.copy()
+    for i in rng.permutation(len(corners))[: max(1, round(_at(severity, 0.02, 0.04, 0.08, 0.14, 0.24) * len(corners)))]:
+        y, x = corners[i]
+        block = frames[:, y : y + side, x : x + side]
+        lost[:, y : y + side, x : x + side] = _bytes(block.mean(axis=(1, 2), keepdims=True))
+    return lost
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -453,9 +480,11 @@ CORRUPTIONS: dict[str, Corruption] = {
     "scratch": Corruption(apply=_scratch, dimension="anime.appeal", use="fitting"),
     "halo": Corruption(apply=_halo, dimension="anime.appeal", use="fitting"),
     "mosaic": Corruption(apply=_mosaic, dimension="anime.appeal", use="fitting"),
-    "bleed": Corruption(apply=_bleed, dimension="anime.appeal", use="held_out"),
-    "comb": Corruption(apply=_comb, dimension="anime.appeal", use="held_out"),
-    "weave": Corruption(apply=_weave, dimension="anime.appeal", use="held_out"),
-    "crackle": Corruption(apply=_crackle, dimension="anime.appeal", use="held_out"),
+    "bleed": Corruption(apply=_bleed, dimension="anime.appeal", use="fitting"),
+    "comb": Corruption(apply=_comb, dimension="anime.appeal", use="fitting"),
+    "weave": Corruption(apply=_weave, dimension="anime.appeal", use="fitting"),
+    "crackle": Corruption(apply=_crackle, dimension="anime.appeal", use="fitting"),
     "jumble": Corruption(apply=_jumble, dimension="anime.character", use="held_out"),
+    "run": Corruption(apply=_run, dimension="anime.appeal", use="held_out"),
+    "dropout": Corruption(apply=_dropout, dimension="anime.appeal", use="held_out"),
 }

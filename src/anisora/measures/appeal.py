@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anisora.measures.appearance import grid_excess, picture_features
-from anisora.measures.blemishes import overshoot, scratches, second_image, squares
+from anisora.measures.blemishes import color_off, overshoot, raggedness, scratches, screen, second_image, squares
 from anisora.measures.footage import Footage
 from anisora.measures.similarity import luma
 
@@ -45,7 +45,7 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     levels:      the log of how many levels of a channel are in use where the picture changes, which posterising takes
                  away and flat colours do not
     faded:       how far the picture stays away from both black and white: paper has the one, night the other
-    second_image, scratches, squares: as in `blemishes`
+    second_image, scratches, squares, raggedness, screen, color_off: as in `blemishes`
     rims:        `blemishes.overshoot` times the ratio of `edge_fine`, so over coarse edges: soft edges have rims by nature
     """
     if footage.is_blank:
@@ -70,6 +70,9 @@ def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
         "second_image": second_image(grey),
         "scratches": scratches(grey),
         "squares": squares(grey),
+        "raggedness": raggedness(grey),
+        "screen": screen(grey),
+        "color_off": color_off(frame_HWC),
         "rims": max(0.0, overshoot(grey)) * math.exp(min(rows, columns)),
     }
 

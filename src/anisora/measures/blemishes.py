@@ -1,8 +1,9 @@
-"""Faults that leave a mark of their own in a picture, whatever the scene: a second image, scratches, squares, rims.
+"""Faults that leave a mark of their own in a picture, whatever the scene: a second image, scratches, squares, rims, ragged
+lines, a screen, colour beside the lines.
 
 How sharp or rich a picture may be depends on what it shows; these do not. Nothing that is drawn repeats itself as a whole a
 little to the side, or has even squares on both sides of nearly every step. Each is one number, larger for worse; all work on
-luma in [0, 255], at the size at which looks are judged.
+luma in [0, 255] but the last, at the size at which looks are judged.
 """
 
 from __future__ import annotations
@@ -106,3 +107,66 @@ def overshoot(grey_HW: Luma) -> float:
     over = ((light - far_light.mean(0)) / height)[light < 250]
     under = ((far_dark.mean(0) - dark) / height)[dark > 5]
     return float(min(np.median(side) if len(side) > 50 else 0.0 for side in (over, under)))
+
+
+def raggedness(grey_HW: Luma) -> float:
+    """How unlike fine detail is to what lies two pixels on along the lines, from 0 to 1 (up to 2 for teeth), where the
+    picture changes most: lines go on, and grain, teeth and splinters do not."""
+    import cv2
+
+    fine = grey_HW - cv2.GaussianBlur(grey_HW, (0, 0), 1.0)
+    smooth = cv2.GaussianBlur(grey_HW, (0, 0), 1.2)
+    slope_x, slope_y = (cv2.Sobel(smooth, cv2.CV_32F, *way) / 8 for way in ((1, 0), (0, 1)))
+    xx, xy, yy = (cv2.GaussianBlur(part, (0, 0), 2) for part in (slope_x**2, slope_x * slope_y, slope_y**2))
+    along = 0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2
+    y, x = np.mgrid[: grey_HW.shape[0], : grey_HW.shape[1]].astype(np.float32)
+    next_to = [
+        cv2.remap(fine, x + step * np.cos(along), y + step * np.sin(along), cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT)
+        for step in (-2, -1, 1, 2)
+    ]
+    changing = (xx + yy) >= np.percentile(xx + yy, 80)
+    alike = float((fine * np.mean(next_to, axis=0))[changing].sum() / ((fine**2)[changing].sum() + 50))
+    return 1 - alike
+
+
+def screen(grey_HW: Luma) -> float:
+    """How far the highest peak of the spectrum beyond a twelfth of a cycle a pixel stands out of its surroundings, as log:
+    about 1 in a picture, more under a regular pattern."""
+    import cv2
+
+    height, width = grey_HW.shape
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    size = np.abs(np.fft.fftshift(np.fft.fft2((grey_HW - grey_HW.mean()) * window)))
+    log = np.log(size + 1.25 * np.sqrt(grey_HW.size)).astype(np.float32)
+    down, across = (np.abs(np.fft.fftshift(np.fft.fftfreq(n))) for n in (height, width))
+    fine = np.hypot(down[:, None], across[None]) > 1 / 12
+    upright = (down[:, None] <= 0.01) | (across[None] <= 0.01)  # where walls and horizons have theirs
+    standing_out = (cv2.blur(log, (3, 3)) - cv2.blur(log, (19, 19)))[fine & ~upright]
+    return float(standing_out.max()) if standing_out.size else 0.0
+
+
+def color_off(frame_HWC: NDArray[np.uint8]) -> float:
+    """How much better the edges of colour lie on those of light when they are shifted by two to ten pixels, as a difference of
+    correlations; 0 where they fit as they are, or where there is no colour."""
+    import cv2
+
+    lab = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2LAB).astype(np.float32)
+    light, *colors = (_edges(lab[..., channel]) for channel in range(3))
+    light, color = np.minimum(light, 12), np.minimum(sum(colors), 8)
+    if color.mean() < 0.05:
+        return 0.0
+    light, color = (edges - cv2.GaussianBlur(edges, (0, 0), 12) for edges in (light, color))
+    both = np.fft.rfft2(light) * np.conj(np.fft.rfft2(color))
+    alike = np.fft.fftshift(np.fft.irfft2(both, s=light.shape)) / (np.linalg.norm(light) * np.linalg.norm(color) + 1e-6)
+    middle_y, middle_x = light.shape[0] // 2, light.shape[1] // 2
+    far_y, far_x = min(10, middle_y - 1), min(10, middle_x - 1)
+    near = alike[middle_y - far_y : middle_y + far_y + 1, middle_x - far_x : middle_x + far_x + 1]
+    in_place = near[far_y - 1 : far_y + 2, far_x - 1 : far_x + 2]
+    return float(near.max() - in_place.max())
+
+
+def _edges(channel_HW: Luma) -> Luma:
+    import cv2
+
+    soft = cv2.GaussianBlur(channel_HW, (0, 0), 1)
+    return np.asarray(np.hypot(*(cv2.Sobel(soft, cv2.CV_32F, *way) / 8 for way in ((1, 0), (0, 1)))))
