@@ -29,7 +29,7 @@ FEATURES: dict[str, dict[str, int]] = {
         -1,
     ),
     "anime.appeal": {
-        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1, "colorfulness_log": 1,
+        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1,
         "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1, "specks": -1,
         "one_way": -1, "grid": -1, "second_image": -1, "scratches": -1, "squares": -1, "rims": -1,
         "raggedness": -1, "screen": -1, "color_off": -1,

@@ -152,7 +152,7 @@ def color_off(frame_HWC: NDArray[np.uint8]) -> float:
 
     lab = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2LAB).astype(np.float32)
     light, *colors = (_edges(lab[..., channel]) for channel in range(3))
-    light, color = np.minimum(light, 12), np.minimum(sum(colors), 8)
+    light, color = np.minimum(light, 12), np.minimum(colors[0] + colors[1], 8)
     if color.mean() < 0.05:
         return 0.0
     light, color = (edges - cv2.GaussianBlur(edges, (0, 0), 12) for edges in (light, color))
