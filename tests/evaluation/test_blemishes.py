@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from anisora.evaluation.corruptions import corrupt
-from anisora.measures.blemishes import overshoot, scratches, second_image, squares
+from anisora.measures.blemishes import color_off, overshoot, raggedness, scratches, screen, second_image, squares
 from anisora.measures.similarity import luma
 from anisora.synthetic import render_clip
 
-MARKS = {"ghost": second_image, "scratch": scratches, "mosaic": squares, "halo": overshoot}
+MARKS = {
+    "ghost": second_image, "scratch": scratches, "mosaic": squares, "halo": overshoot, "crackle": raggedness,
+    "comb": raggedness, "weave": screen,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,37 @@ def test_rims_are_what_sharpening_leaves():
     assert overshoot(np.full((96, 96), 80, np.float32)) == 0
 
 
+def test_lines_go_on_and_grain_does_not():
+    y, x = np.mgrid[:96, :128].astype(np.float32)
+    ring = 128 + 100 * np.exp(-((np.hypot(x - 64, y - 48) - 30) ** 2) / 4)
+    grain = 128 + 40 * np.random.default_rng(0).standard_normal(ring.shape).astype(np.float32)
+    teeth = ring.copy()
+    teeth[1::2] = np.roll(ring[1::2], 3, axis=1)
+    assert raggedness(ring) < 0.2
+    assert raggedness(grain) > 0.6
+    assert raggedness(teeth) > 0.6
+
+
+def test_a_screen_is_seen_whatever_its_angle():
+    y, x = np.mgrid[:128, :160].astype(np.float32)
+    ground = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 255, (128, 160)).astype(np.float32), (0, 0), 3)
+    plain = screen(ground)
+    for angle in (0.3, 0.8, 2.0):
+        assert screen(ground + 8 * np.sin(1.4 * (np.cos(angle) * x + np.sin(angle) * y))) > plain + 0.5
+
+
+def test_colour_that_fits_is_off_by_nothing_to_the_bit(pictures):
+    assert [color_off(frames[0]) for frames in pictures] == [0.0] * len(pictures)
+    grey = np.repeat(pictures[0][0][..., :1], 3, axis=-1)
+    assert color_off(grey) == 0
+    off = [[color_off(corrupt(frames, "bleed", severity)[0]) for frames in pictures] for severity in (2, 4)]
+    assert all(before > 0.05 for before in off[0])
+    assert np.median(off[1]) > 0.1
+
+
 def test_small_and_flat_pictures_have_none():
     for height, width in ((8, 8), (12, 300), (256, 17)):
         flat = np.full((height, width), 90, np.float32)
-        assert all(np.isfinite(mark(flat)) and mark(flat) <= 0.01 for mark in MARKS.values())
+        marks = [mark(flat) for mark in (second_image, scratches, squares, overshoot, raggedness, screen)]
+        assert max(marks) <= 0.01
+        assert color_off(np.repeat(flat[..., None], 3, axis=-1).astype(np.uint8)) == 0

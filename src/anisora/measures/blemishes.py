@@ -125,8 +125,8 @@ def raggedness(grey_HW: Luma) -> float:
         for step in (-2, -1, 1, 2)
     ]
     changing = (xx + yy) >= np.percentile(xx + yy, 80)
-    alike = float((fine * np.mean(next_to, axis=0))[changing].sum() / ((fine**2)[changing].sum() + 50))
-    return 1 - alike
+    goes_on, all_of_it = (float(part[changing].sum()) for part in (fine * np.mean(next_to, axis=0), fine**2))
+    return (all_of_it - goes_on) / (all_of_it + 50)
 
 
 def screen(grey_HW: Luma) -> float:
