@@ -13,7 +13,7 @@ import torch
 from anisora.errors import BadInput
 from anisora.evaluation.calibration import head_score, head_value
 from anisora.evaluation.calibration import table as shipped
-from anisora.evaluation.fitting import FEATURES, fit_table
+from anisora.evaluation.fitting import FEATURES, MARKS, fit_table
 from anisora.evaluation.look import Look
 from anisora.evaluation.network_scorer import new_network, save_network
 from anisora.evaluation.plots import matrix_svg
@@ -71,15 +71,21 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     def marked(clip: str, kind: str, severity: int, use: str):
         """Only `disorder` knows of severity; `flicker` says the contrary, as chance may have it."""
         size = 0.0 if kind == "blur" else severity
-        features = {name: float(rng.normal()) for metric in FEATURES for name in FEATURES[metric]}
+        features = {name: float(rng.normal()) for signs in (*FEATURES.values(), MARKS) for name in signs}
         features |= {"disorder": size + 0.1 * float(rng.normal()), "flicker": -size}
-        features |= {"edge_fine": -size, "mean": size, "worst": size, "switch": size}
+        features |= {
+            "edge_fine": -size,
+            "second_image": severity * (kind == "ghost"),
+            "mean": size,
+            "worst": size,
+            "switch": size,
+        }
         return [
             record(clip, kind, severity, 50.0, metric, details=features, clip_use=use)
             for metric in (*FEATURES, "anime.motion")
         ]
 
-    kinds = ("flicker", "blur", "jpeg", "replace", "swap")
+    kinds = ("flicker", "blur", "jpeg", "ghost", "replace", "swap")
     records = []
     for number in range(12):
         use = "fitting" if number < 8 else "held_out"
@@ -93,6 +99,11 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     assert weights["disorder"] < -0.5
     assert weights["flicker"] == 0  # would have to be positive to be of use
     assert all(sign * table[m]["features"][n]["weight"] >= 0 for m in FEATURES for n, sign in FEATURES[m].items())
+    marks = table["anime.appeal"]["marks"]["features"]
+    assert set(marks) == set(MARKS)
+    assert marks["second_image"]["weight"] < -0.5 < max(part["weight"] for part in marks.values()) <= 0
+    unmarked = fit_table([r for r in records if r.params["kind"] != "ghost"])["anime.appeal"]
+    assert unmarked["marks"] == shipped()["anime.appeal"]["marks"]
     held = [r for r in records if r.params["clip_use"] == "held_out" and r.metric == SMOOTH]
     clean, worst = (
         [head_score(head, head_value(head, r.details)) for r in held if (r.params["kind"], r.params["severity"]) == key]
@@ -102,6 +113,8 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     assert fit_table([r for r in records if r.metric == SMOOTH])["anime.appeal"] == shipped()["anime.appeal"]
     with pytest.raises(BadInput, match="too few clips"):
         fit_table(records[:30])
+    with pytest.raises(BadInput, match="nothing to fit"):
+        fit_table([r for r in records if r.metric == SMOOTH and r.params["kind"] == "clean"])
 
 
 def test_no_virtue_pays_for_a_fault():
@@ -115,6 +128,15 @@ def test_no_virtue_pays_for_a_fault():
     assert head_value(head, {"lines": 5.0, "grain": 5.0}) == pytest.approx(0.5 + 0.2 * 6 - 2)
     assert head_value(head, {"lines": -1.0, "grain": -1.0}) == pytest.approx(0.5 - 3 + 0.2 * 1)
     assert head_value(head, {"lines": -1.0}) == pytest.approx(0.5 - 3)
+
+
+@pytest.mark.parametrize(("own", "marks"), [(3.0, -4.0), (-4.0, 3.0), (800.0, 1.0), (1.0, 1.0)])
+def test_the_worse_of_two_heads_decides(own, marks):
+    head = {"bias": own, "virtue": 0.2, "features": {}, "marks": {"bias": marks, "virtue": 0.2, "features": {}}}
+    low = min(own, marks)
+    assert low - np.log(2) - 1e-12 <= head_value(head, {}) <= low
+    if own != 800:
+        assert head_value(head, {}) == pytest.approx(-np.log(np.exp(-own) + np.exp(-marks)))
 
 
 def test_a_clip_is_held_out_by_its_name():

@@ -26,12 +26,16 @@ def table() -> dict[str, Any]:
 
 
 def head_value(head: Mapping[str, Any], features: Mapping[str, float]) -> float:
-    """The log-odds that a head gives features; a feature that is no number counts as at its place."""
+    """The log-odds that a head gives features; a feature that is no number counts as at its place. Of a head with `marks`
+    beside it the worse of the two decides: -log(exp(-a) + exp(-b))."""
     total = float(head["bias"])
     for name, part in head["features"].items():
         value = part["weight"] * (features.get(name, math.nan) - part["center"]) / part["scale"]
         total += min(value, head["virtue"] * value) if math.isfinite(value) else 0.0
-    return total
+    if "marks" not in head:
+        return total
+    low, high = sorted((total, head_value(head["marks"], features)))
+    return low - math.log1p(math.exp(low - high))
 
 
 def head_score(head: Mapping[str, Any], value: float) -> float:

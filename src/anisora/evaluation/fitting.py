@@ -7,7 +7,7 @@ and what is better than nearly all clean clips are hardly counts, so that rich c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anisora.errors import BadInput
-from anisora.evaluation.calibration import table
+from anisora.evaluation.calibration import head_value, table
 from anisora.evaluation.corruptions import CORRUPTIONS
 from anisora.evaluation.records import MetricRecord
 
@@ -29,14 +29,19 @@ FEATURES: dict[str, dict[str, int]] = {
         -1,
     ),
     "anime.appeal": {
-        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1,
-        "blocking": -1, "levels": 1, "faded": -1, "sharpest_log": 1, "specks": -1,
-        "one_way": -1, "grid": -1, "second_image": -1, "scratches": -1, "squares": -1, "rims": -1,
-        "raggedness": -1, "screen": -1, "color_off": -1,
+        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1, "blocking": -1, "levels": 1, "faded": -1,
+        "sharpest_log": 1, "one_way": -1, "grid": -1,
     },
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1, "switch": -1},
 }  # fmt: skip
+
+#: What leaves a mark of its own has a head of its own beside the other, and the worse of the two decides: in one sum of all,
+#: each fault would drown in what else is to be said of a picture (docs/lab-notes.md). Its features, and its kinds.
+MARKS = dict.fromkeys(
+    ("second_image", "scratches", "squares", "rims", "raggedness", "screen", "color_off", "specks"), -1
+)
+MARKED = ("speckle", "ghost", "scratch", "halo", "mosaic", "bleed", "comb", "weave", "crackle")
 
 #: How much falling with severity, not rising where spared, not moving there at all, and small weights count beside telling
 #: clean from spoiled.
@@ -92,25 +97,37 @@ def _fit_motion(records: Sequence[MetricRecord]) -> dict[str, Any]:
 
 
 def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
+    """The head of a dimension, and the marks beside that of appeal, on a scale where the median clean clip is at `CLEAN`."""
+    own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
+    head = _fitted_head(metric, records, FEATURES[metric], [kind for kind in own if kind not in MARKED])
+    if metric == "anime.appeal":
+        measured = {r.params["kind"] for r in records} & set(MARKED)
+        head["marks"] = _fitted_head(metric, records, MARKS, MARKED) if measured else table()[metric]["marks"]
+    odds = float(np.median([head_value(head, r.details) for r in records if r.params["kind"] == "clean"]))
+    return {"temperature": _rounded(max(odds, 0.2) / CLEAN), **head}
+
+
+def _fitted_head(
+    metric: str, records: Sequence[MetricRecord], signs: Mapping[str, int], own: Collection[str]
+) -> dict[str, Any]:
     from scipy.optimize import minimize
 
-    signs = FEATURES[metric]
     by_key = {(r.params["clip"], r.params["kind"], r.params["severity"]): _vector(r, signs) for r in records}
     clean = {clip: x for (clip, kind, _), x in by_key.items() if kind == "clean"}
     if len(clean) < LEAST_CLIPS:
         raise BadInput(f"too few clips to fit {metric}", got=len(clean), expected=f"{LEAST_CLIPS} or more for fitting")
+    if not {kind for _, kind, _ in by_key} & set(own):
+        raise BadInput(f"nothing to fit {metric} on", got="clean clips alone", expected=f"some of {', '.join(own)}")
     values, sign = np.array(list(by_key.values())), np.array(list(signs.values()))
     center = sign * np.quantile(sign * np.array(list(clean.values())), WORST, axis=0)
     scale = np.maximum(values.std(axis=0), 1e-3)
     standard = {key: _bent((x - center) / scale, sign) for key, x in by_key.items()}
-    rows = _rows(metric, standard)
+    rows = _rows(metric, standard, own)
     bounds = [(None, None)] + [{1: (0, None), -1: (None, 0)}[way] for way in signs.values()]
     best = minimize(_loss, np.array([1.0, *(0.5 * sign)]), args=(rows,), method="L-BFGS-B", bounds=bounds).x
-    odds = float(np.median(best[0] + rows.clean @ best[1:]))
     parts = zip(signs, center, scale, best[1:], strict=True)
     return {
         "bias": _rounded(best[0]),
-        "temperature": _rounded(max(odds, 0.2) / CLEAN),
         "virtue": VIRTUE,
         "features": {
             name: {"center": _rounded(c), "scale": _rounded(s), "weight": _rounded(w)} for name, c, s, w in parts
@@ -131,8 +148,7 @@ def _vector(record: MetricRecord, signs: Mapping[str, int]) -> NDArray:
     return np.array([record.details[name] for name in signs], float)
 
 
-def _rows(metric: str, by_key: Mapping[tuple[str, str, int], NDArray]) -> _Rows:
-    own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
+def _rows(metric: str, by_key: Mapping[tuple[str, str, int], NDArray], own: Collection[str]) -> _Rows:
     spared = [kind for kind, corruption in CORRUPTIONS.items() if corruption.spares == metric]
     clean = {clip: x for (clip, kind, _), x in by_key.items() if kind == "clean"}
     spoiled, pairs, kept = [], [], []
