@@ -38,6 +38,9 @@ def test_scratches_are_counted(count):
     assert scratches(grey) == pytest.approx(np.log1p(count))
     grey[50:, :] = 90  # half of the way is none
     assert scratches(grey) == 0
+    barred = np.full((96, 128), 12, np.float32)
+    barred[:, 24:-24], barred[:, 24], barred[:, -25] = 180, 200, 200
+    assert scratches(barred) == 0
 
 
 @pytest.mark.parametrize("side", [2, 4, 6])

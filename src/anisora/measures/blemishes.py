@@ -46,15 +46,16 @@ def second_image(grey_HW: Luma) -> float:
 
 
 def scratches(grey_HW: Luma) -> float:
-    """The log of how many columns stand off those to both sides, the same way, nearly from top to bottom."""
+    """The log of how many columns stand off those to both sides, the same way, nearly from top to bottom, by more than those
+    two are apart: the edge of a black bar is none."""
     middle, left, right = (
         grey_HW[:, SCRATCH_PX:-SCRATCH_PX],
         grey_HW[:, : -2 * SCRATCH_PX],
         grey_HW[:, 2 * SCRATCH_PX :],
     )
     above, below = np.minimum(middle - left, middle - right), np.minimum(left - middle, right - middle)
-    low = 100 * (1 - SCRATCH_SHARE)
-    off = np.maximum(np.percentile(above, low, axis=0), np.percentile(below, low, axis=0))
+    apart, low = np.abs(left - right), 100 * (1 - SCRATCH_SHARE)
+    off = np.maximum(*(np.percentile(np.where(side > apart, side, 0), low, axis=0) for side in (above, below)))
     return float(np.log1p((off > SCRATCH_LEVELS).sum()))
 
 
