@@ -67,6 +67,17 @@ def test_chance_comes_back_the_other_way_round():
     assert signs["lit"]["takes_back"] > 0.6 > 0.2 > signs["sliding"]["takes_back"]
 
 
+def test_black_bars_are_no_part_of_the_looks():
+    """Pillars leave the scale as it is: what is inside of them is the picture but for three pixels at each side."""
+    clip = render_clip(700, 0, n_frames=4, size_px=(384, 256)).video_THWC
+    barred = np.pad(clip, ((0, 0), (0, 0), (50, 70), (0, 0)))
+    inside = Footage.of_frames(barred).without_bars_THWC
+    assert np.array_equal(inside, clip[:, :, 3:-3])
+    assert said("anime.appeal", barred).raw == pytest.approx(said("anime.appeal", clip[:, :, 3:-3]).raw, abs=1e-6)
+    for whole in (clip, np.zeros_like(clip), np.pad(clip, ((0, 0), (0, 0), (0, 500), (0, 0)))):
+        assert np.array_equal(Footage.of_frames(whole).without_bars_THWC, whole)
+
+
 def test_motion_is_that_of_the_figure_and_not_of_the_camera(moving_THWC):
     figure = said("anime.motion", moving_THWC).details
     assert figure["object"] > 10 * figure["camera"]

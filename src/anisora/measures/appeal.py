@@ -32,7 +32,7 @@ CHANGING_LEVELS = 8
 
 
 def appeal_features(footage: Footage) -> dict[str, float] | str:
-    """The features of looks by name, the mean over a few frames; or the reason why there are none.
+    """The features of looks by name, the mean over a few frames without black bars; or the reason why there are none.
 
     Beyond `picture_features`:
 
@@ -50,7 +50,7 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     """
     if footage.is_blank:
         return "blank"
-    frames_THWC = footage.frames_THWC[footage.deep_moments]
+    frames_THWC = footage.without_bars_THWC[footage.deep_moments]
     each = [_own_features(frame) for frame in frames_THWC]
     own = {name: float(np.mean([features[name] for features in each])) for name in each[0]}
     return picture_features(frames_THWC) | own

@@ -34,6 +34,9 @@ BLOCK_PX = 8
 #: Longer clips are looked at in so many runs of so many drawings, evenly spread.
 RUNS, RUN_DRAWINGS = 4, 12
 
+#: Edges that are never brighter than this, in grey levels, are black bars, and so are as many pixels more, which ring.
+BAR_LEVELS, BAR_EDGE_PX = 24.0, 3
+
 #: How many moments, evenly spread over the clip, stand for it where neighbours do not matter.
 MOMENTS, DEEP_MOMENTS = 16, 8
 
@@ -100,6 +103,14 @@ class Footage:
         """Whether there is nothing to see: black, or one flat colour, throughout."""
         return bool(max(float(self.luma_THW[i].std()) for i in self.moments) < BLANK_LEVELS)
 
+    @cached_property
+    def without_bars_THWC(self) -> NDArray[np.uint8]:
+        """The frames without black bars at their edges; as they are where the bars would be most of the picture."""
+        brightest_HW = np.max([luma(self.frames_THWC[i]) for i in self.moments], axis=0)
+        inside = [slice(*_inner(brightest_HW.max(axis=axis))) for axis in (1, 0)]
+        cut = self.frames_THWC[:, inside[0], inside[1]]
+        return cut if 2 * cut.size >= self.frames_THWC.size else self.frames_THWC
+
     # ------------------------------------------------------------------------------------------------ time
 
     @cached_property
@@ -151,6 +162,16 @@ class Footage:
     def diagonal_px(self) -> float:
         """The diagonal of the picture at `FLOW_PX`: flow divided by it does not depend on the size."""
         return float(np.hypot(*self.luma_THW.shape[1:]))
+
+
+def _inner(brightest: NDArray[np.float32]) -> tuple[int, int]:
+    """Where the picture begins and ends between bars, from the brightest level of each row or column."""
+    seen = np.flatnonzero(brightest > BAR_LEVELS)
+    if not len(seen):
+        return 0, len(brightest)
+    first, last = int(seen[0]), int(seen[-1]) + 1
+    end = last if last == len(brightest) else last - BAR_EDGE_PX
+    return (first + BAR_EDGE_PX if first else 0), end
 
 
 def spread(total: int, count: int) -> list[int]:
