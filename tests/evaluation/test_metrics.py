@@ -68,12 +68,12 @@ def test_chance_comes_back_the_other_way_round():
 
 
 def test_black_bars_are_no_part_of_the_looks():
-    """Pillars leave the scale as it is: what is inside of them is the picture but for three pixels at each side."""
+    """Pillars leave the scale as it is: what is inside of them is the picture but for six pixels at each side."""
     clip = render_clip(700, 0, n_frames=4, size_px=(384, 256)).video_THWC
     barred = np.pad(clip, ((0, 0), (0, 0), (50, 70), (0, 0)))
     inside = Footage.of_frames(barred).without_bars_THWC
-    assert np.array_equal(inside, clip[:, :, 3:-3])
-    assert said("anime.appeal", barred).raw == pytest.approx(said("anime.appeal", clip[:, :, 3:-3]).raw, abs=1e-6)
+    assert np.array_equal(inside, clip[:, :, 6:-6])
+    assert said("anime.appeal", barred).raw == pytest.approx(said("anime.appeal", clip[:, :, 6:-6]).raw, abs=1e-6)
     for whole in (clip, np.zeros_like(clip), np.pad(clip, ((0, 0), (0, 0), (0, 500), (0, 0)))):
         assert np.array_equal(Footage.of_frames(whole).without_bars_THWC, whole)
 

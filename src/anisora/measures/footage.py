@@ -35,7 +35,7 @@ BLOCK_PX = 8
 RUNS, RUN_DRAWINGS = 4, 12
 
 #: Edges that are never brighter than this, in grey levels, are black bars, and so are as many pixels more, which ring.
-BAR_LEVELS, BAR_EDGE_PX = 24.0, 3
+BAR_LEVELS, BAR_EDGE_PX = 24.0, 6
 
 #: How many moments, evenly spread over the clip, stand for it where neighbours do not matter.
 MOMENTS, DEEP_MOMENTS = 16, 8
