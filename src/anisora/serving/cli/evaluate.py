@@ -140,7 +140,7 @@ def validate(
 ) -> None:
     """Spoil clips in many ways and see that the right score falls, and no other.
 
-    Half of the clips and a third of the corruptions are never used for fitting; their figures stand apart. With --scorer the
+    Half of the clips and some of the corruptions are never used for fitting; their figures stand apart. With --scorer the
     same is asked of scorers of yours, beside the metrics.
 
     Example: anisora evaluate validate --clips shots/ --out check --own
