@@ -52,7 +52,7 @@ def test_squares_are_measured_by_what_is_even_about_them(side):
     assert squares(soft) < 0.5
 
 
-def test_a_second_image_is_seen_in_any_direction_and_a_soft_one_is_none():
+def test_a_second_image_is_seen_to_the_side_and_aslant():
     rng = np.random.default_rng(0)
     grey = cv2.GaussianBlur(rng.uniform(0, 255, (128, 160)).astype(np.float32), (0, 0), 1)
     alone = second_image(grey)

@@ -283,18 +283,25 @@ def _mosaic(frames: Frames, severity: int, rng: np.random.Generator, other: Fram
     return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_NEAREST) for frame in small])
 
 
-def _bleed(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
-    """Colour lies beside the lines, as in a bad print."""
+def _in_color(frames: Frames, change: Callable[[NDArray], NDArray]) -> Frames:
+    """The frames with the two colour channels of L*a*b*, [H, W, 2], changed; those without any colour stay to the bit, which
+    the way there and back is not."""
     import cv2
 
-    aside = max(1, round(_at(severity, 0.006, 0.012, 0.02, 0.03, 0.045) * min(frames.shape[1:3])))
-    bled = []
+    if (np.ptp(frames, axis=-1) == 0).all():
+        return frames
+    changed = []
     for frame in frames:
         lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB)
-        lab[..., 1:] = np.roll(lab[..., 1:], aside, axis=1)
-        bled.append(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
-    unchanged = (np.ptp(frames, axis=-1) == 0).all()  # the way to L*a*b* and back is not exact
-    return frames if unchanged else np.stack(bled)
+        lab[..., 1:] = change(lab[..., 1:])
+        changed.append(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
+    return np.stack(changed)
+
+
+def _bleed(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Colour lies beside the lines, as in a bad print."""
+    aside = max(1, round(_at(severity, 0.006, 0.012, 0.02, 0.03, 0.045) * min(frames.shape[1:3])))
+    return _in_color(frames, lambda colors: np.roll(colors, aside, axis=1))
 
 
 def _comb(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -327,13 +334,7 @@ def _run(frames: Frames, severity: int, rng: np.random.Generator, other: Frames)
     import cv2
 
     sigma = _at(severity, 0.01, 0.02, 0.035, 0.055, 0.08) * min(frames.shape[1:3])
-    blurred = []
-    for frame in frames:
-        lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB)
-        lab[..., 1:] = cv2.GaussianBlur(lab[..., 1:], (0, 0), sigma)
-        blurred.append(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
-    unchanged = (np.ptp(frames, axis=-1) == 0).all()
-    return frames if unchanged else np.stack(blurred)
+    return _in_color(frames, lambda colors: np.asarray(cv2.GaussianBlur(colors, (0, 0), sigma)))
 
 
 def _dropout(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:

@@ -260,8 +260,7 @@ def _about(record: MetricRecord) -> MetricRecord:
 def _rescaled(came: _Came, factor: float) -> Footage:
     """The clip as it came, or shrunk to `HALVED_PX`, at another size."""
     short = min(HALVED_PX, *came.frames_THWC.shape[1:3])
-    frames = came.frames_THWC if short < HALVED_PX else _cut(came.frames_THWC, short)
-    return Footage.of_frames(_cut(frames, round(short * factor)))
+    return Footage.of_frames(_cut(_cut(came.frames_THWC, short), round(short * factor)))
 
 
 def _half_size(clean: NDArray[np.uint8], came: _Came) -> Footage | None:
