@@ -36,7 +36,8 @@ FARTHEST_COLOR_PX, MOST_LIGHT, MOST_COLOR, LEAST_COLOR = 10, 12, 8, 0.05
 def second_image(grey_HW: Luma) -> float:
     """How far the highest peak of the cepstrum stands out of it, in its standard deviations: 5 in the middle clean clip, 8 in
     one of ten, more where the picture shows through itself a second time, to the side or aslant (the test for echoes of
-    Bogert et al. 1963, in two dimensions). One straight above or below is not looked for: upright lines stand out there in any picture."""
+    Bogert et al. 1963, in two dimensions). One straight above or below is not looked for: upright lines stand out there in
+    any picture."""
     import cv2
 
     height, width = grey_HW.shape
