@@ -350,6 +350,46 @@ def _dropout(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     return lost
 
 
+def _tiles(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The picture falls into tiles, each a little brighter or darker: a decoder that works in parts."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    side = max(1, round(min(height, width) / 4))
+    gain = rng.standard_normal((-(-height // side), -(-width // side)))
+    per_pixel = np.kron(gain, np.ones((side, side)))[:height, :width].astype(np.float32)
+    seam = cv2.blur(per_pixel, (3, 3))
+    return _bytes(frames * (1 + _at(severity, 0.015, 0.03, 0.055, 0.09, 0.14) * seam[..., None]))
+
+
+def _fringe(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Red lies outside and blue inside of where green is, more so towards the edges of the picture: a poor lens."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    fringed = frames.copy()
+    for channel, sign in ((0, 1), (2, -1)):
+        scale = 1 + sign * _at(severity, 0.004, 0.008, 0.014, 0.022, 0.034)
+        about = np.array([[scale, 0, (1 - scale) * (width - 1) / 2], [0, scale, (1 - scale) * (height - 1) / 2]])
+        for frame in fringed:
+            one = np.ascontiguousarray(frame[..., channel])
+            frame[..., channel] = cv2.warpAffine(one, about, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return fringed
+
+
+def _stain(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Soft dark stains lie on every frame."""
+    height, width = frames.shape[1:3]
+    y, x = np.mgrid[:height, :width]
+    lets_through = np.ones((height, width))
+    for v, u, size in rng.uniform(size=(7, 3)):
+        radius = (0.05 + 0.08 * size) * min(height, width)
+        lets_through *= 1 - _at(severity, 0.1, 0.2, 0.32, 0.47, 0.65) * np.exp(
+            -(((y - v * height) ** 2 + (x - u * width) ** 2) / (2 * radius**2)) ** 2
+        )
+    return _bytes(frames * lets_through[..., None])
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -486,6 +526,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "weave": Corruption(apply=_weave, dimension="anime.appeal", use="fitting"),
     "crackle": Corruption(apply=_crackle, dimension="anime.appeal", use="fitting"),
     "jumble": Corruption(apply=_jumble, dimension="anime.character", use="held_out"),
-    "run": Corruption(apply=_run, dimension="anime.appeal", use="held_out"),
-    "dropout": Corruption(apply=_dropout, dimension="anime.appeal", use="held_out"),
+    "run": Corruption(apply=_run, dimension="anime.appeal", use="fitting"),
+    "dropout": Corruption(apply=_dropout, dimension="anime.appeal", use="fitting"),
+    "tiles": Corruption(apply=_tiles, dimension="anime.appeal", use="held_out"),
+    "fringe": Corruption(apply=_fringe, dimension="anime.appeal", use="held_out"),
+    "stain": Corruption(apply=_stain, dimension="anime.appeal", use="held_out"),
 }
