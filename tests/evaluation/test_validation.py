@@ -21,7 +21,15 @@ from anisora.evaluation.records import RESULTS, MetricRecord, read_records
 from anisora.evaluation.samples import Sample
 from anisora.evaluation.scorer_card import Card, Output
 from anisora.evaluation.scoring import open_scorers
-from anisora.evaluation.validation import Plan, clip_use, figures, measured_so_far, validate
+from anisora.evaluation.validation import (
+    Plan,
+    clip_seed,
+    clip_use,
+    figures,
+    is_learned_from,
+    measured_so_far,
+    validate,
+)
 from anisora.measures.footage import LOOK_PX
 from anisora.media.writer import write_video
 from anisora.synthetic import render_clip
@@ -74,21 +82,25 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     def marked(clip: str, kind: str, severity: int, use: str):
         """Only `disorder` knows of severity; `flicker` says the contrary, as chance may have it."""
         size = 0.0 if kind == "blur" else severity
-        features = {name: float(rng.normal()) for signs in (*FEATURES.values(), MARKS) for name in signs}
+        features = {
+            name: float(rng.normal())
+            for signs in (*FEATURES.values(), *(m for m, _ in MARKS.values()))
+            for name in signs
+        }
         features |= {"disorder": size + 0.1 * float(rng.normal()), "flicker": -size}
         features |= {
             "edge_fine": -size,
-            "second_image": severity * (kind == "ghost"),
             "mean": size,
             "worst": size,
             "switch": size,
+            "bent": severity * (kind == "melt"),
         }
         return [
             record(clip, kind, severity, 50.0, metric, details=features, clip_use=use)
             for metric in (*FEATURES, "anime.motion")
         ]
 
-    kinds = ("flicker", "blur", "jpeg", "ghost", "replace", "swap")
+    kinds = ("flicker", "blur", "jpeg", "replace", "swap", "melt")
     records = []
     for number in range(12):
         use = "fitting" if number < 8 else "held_out"
@@ -102,12 +114,12 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
     assert weights["disorder"] < -0.5
     assert weights["flicker"] == 0  # would have to be positive to be of use
     assert all(sign * table[m]["features"][n]["weight"] >= 0 for m in FEATURES for n, sign in FEATURES[m].items())
-    marks = table["anime.appeal"]["marks"]["features"]
-    assert set(marks) == set(MARKS)
-    assert marks["second_image"]["weight"] < -0.5
-    assert max(part["weight"] for part in marks.values()) <= 0
-    unmarked = fit_table([r for r in records if r.params["kind"] != "ghost"])["anime.appeal"]
-    assert unmarked["marks"] == shipped()["anime.appeal"]["marks"]
+    marks = table["anime.character"]["marks"]["features"]
+    assert list(marks) == ["bent"]
+    assert marks["bent"]["weight"] < -0.5
+    unlearned = [f"c{n}" for n in range(8) if not is_learned_from(f"c{n}")]
+    assert 4 <= len(unlearned) < 8
+    assert table["anime.appeal"]["fitted_on"]["clips"] == table["anime.character"]["fitted_on"]["clips"] == unlearned
     held = [r for r in records if r.params["clip_use"] == "held_out" and r.metric == SMOOTH]
     clean, worst = (
         [head_score(head, head_value(head, r.details)) for r in held if (r.params["kind"], r.params["severity"]) == key]
@@ -157,9 +169,15 @@ def test_what_would_take_away_what_there_is_to_see_is_not_tried(tmp_path, short_
 
 
 def test_a_clip_is_held_out_by_its_name():
-    uses = [clip_use(f"clip{n}") for n in range(200)]
+    clips = [f"clip{n}" for n in range(200)]
+    uses = [clip_use(clip) for clip in clips]
     assert 70 < uses.count("held_out") < 130
-    assert uses == [clip_use(f"clip{n}") for n in range(200)]
+    assert uses == [clip_use(clip) for clip in clips]
+    learned = {clip for clip in clips if is_learned_from(clip)}
+    assert 30 < len(learned) < 70
+    assert {clip_use(clip) for clip in learned} == {"fitting"}
+    assert not any(is_learned_from(f"synthetic/{n}") for n in range(200))  # drawn clips learned from have other seeds
+    assert len({clip_seed(clip) for clip in clips}) == 200
 
 
 def write_scorer(folder: Path, seed: int, short_px: int = 32) -> Path:

@@ -39,8 +39,8 @@ def head_value(head: Mapping[str, Any], features: Mapping[str, float]) -> float:
 
 
 def head_score(head: Mapping[str, Any], value: float) -> float:
-    """The score of log-odds: 50 at even odds; `temperature` says how many make a step towards 0 or 100."""
-    return 100 / (1 + math.exp(min(700.0, -value / head["temperature"])))
+    """The score of log-odds: 50 at the `midpoint`; `temperature` says how many make a step towards 0 or 100."""
+    return 100 / (1 + math.exp(min(700.0, (head["midpoint"] - value) / head["temperature"])))
 
 
 def share_score(raw: float, half: float) -> float:

@@ -385,7 +385,7 @@ def _stain(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
     for v, u, size in rng.uniform(size=(7, 3)):
         radius = (0.05 + 0.08 * size) * min(height, width)
         lets_through *= 1 - _at(severity, 0.1, 0.2, 0.32, 0.47, 0.65) * np.exp(
-            -(((y - v * height) ** 2 + (x - u * width) ** 2) / (2 * radius**2)) ** 2
+            -((((y - v * height) ** 2 + (x - u * width) ** 2) / (2 * radius**2)) ** 2)
         )
     return _bytes(frames * lets_through[..., None])
 

@@ -19,6 +19,7 @@ from anisora.errors import BadInput
 from anisora.evaluation.calibration import head_value, table
 from anisora.evaluation.corruptions import CORRUPTIONS
 from anisora.evaluation.records import MetricRecord
+from anisora.evaluation.validation import is_learned_from
 
 #: Features that a head may use, with the sign of their weight.
 FEATURES: dict[str, dict[str, int]] = {
@@ -28,20 +29,18 @@ FEATURES: dict[str, dict[str, int]] = {
         ),
         -1,
     ),
-    "anime.appeal": {
-        "edge_fine": 1, "detail_fine": -1, "grain_log": -1, "saturation": 1, "blocking": -1, "levels": 1, "faded": -1,
-        "sharpest_log": 1, "one_way": -1, "grid": -1,
-    },
+    "anime.appeal": {"spoiled": -1, "edge_fine": 1, "color_off": -1},
     "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1, "switch": -1},
 }  # fmt: skip
 
 #: What leaves a mark of its own has a head of its own beside the other, and the worse of the two decides: in one sum of all,
-#: each fault would drown in what else is to be said of a picture (docs/lab-notes.md). Its features, and its kinds.
-MARKS = dict.fromkeys(
-    ("second_image", "scratches", "squares", "rims", "raggedness", "screen", "color_off", "specks"), -1
-)
-MARKED = ("speckle", "ghost", "scratch", "halo", "mosaic", "bleed", "comb", "weave", "crackle")
+#: each fault would drown in what else is to be said (docs/lab-notes.md). Its features, and the kinds that it is fitted on.
+MARKS: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {"anime.character": ({"bent": -1}, ("melt",))}
+
+#: What networks for faults are sure of in the clips that they learned from says nothing, so heads that read them are
+#: fitted on the others.
+READS_FAULTS = ("anime.appeal", "anime.character")
 
 #: How much falling with severity, not rising where spared, not moving there at all, and small weights count beside telling
 #: clean from spoiled.
@@ -54,7 +53,7 @@ WORST, VIRTUE = 0.1, 0.2
 #: Fewer clips say nothing about scenes that were not seen.
 LEAST_CLIPS = 4
 
-#: The median clean clip gets 100 / (1 + exp(-CLEAN)), 88.
+#: The median clean clip gets 100 / (1 + exp(-CLEAN)), 88, and the median spoiled one 12.
 CLEAN = 2.0
 
 
@@ -77,6 +76,7 @@ def fit_table(records: Sequence[MetricRecord]) -> dict[str, Any]:
         r for r in records
         if r.params.get("clip_use") == "fitting" and r.params.get("kind_use") == "fitting" and r.score is not None
     ]  # fmt: skip
+    usable = [r for r in usable if r.metric not in READS_FAULTS or not is_learned_from(r.params["clip"])]
     by_metric = {name: [r for r in usable if r.metric == name] for name in ("anime.motion", *FEATURES)}
     fits = {"anime.motion": _fit_motion} | {name: partial(_fit_head, name) for name in FEATURES}
     fitted = {name: fits[name](own) | _fitted_on(own) for name, own in by_metric.items() if own}
@@ -97,14 +97,19 @@ def _fit_motion(records: Sequence[MetricRecord]) -> dict[str, Any]:
 
 
 def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
-    """The head of a dimension, and the marks beside that of appeal, on a scale where the median clean clip is at `CLEAN`."""
+    """The head of a dimension, and the one for its marks, on a scale where the median clean clip is at `CLEAN`, and the
+    median spoiled one as far on the other side."""
     own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
-    head = _fitted_head(metric, records, FEATURES[metric], [kind for kind in own if kind not in MARKED])
-    if metric == "anime.appeal":
-        measured = {r.params["kind"] for r in records} & set(MARKED)
-        head["marks"] = _fitted_head(metric, records, MARKS, MARKED) if measured else table()[metric]["marks"]
-    odds = float(np.median([head_value(head, r.details) for r in records if r.params["kind"] == "clean"]))
-    return {"temperature": _rounded(max(odds, 0.2) / CLEAN), **head}
+    head = _fitted_head(metric, records, FEATURES[metric], own)
+    if metric in MARKS:
+        head["marks"] = _fitted_head(metric, records, *MARKS[metric])
+    clean = np.median([head_value(head, r.details) for r in records if r.params["kind"] == "clean"])
+    spoiled = np.median([head_value(head, r.details) for r in records if r.params["kind"] in own])
+    scale = {
+        "midpoint": _rounded((clean + spoiled) / 2),
+        "temperature": _rounded(max(clean - spoiled, 0.1) / (2 * CLEAN)),
+    }
+    return scale | head
 
 
 def _fitted_head(

@@ -108,8 +108,9 @@ def _motion(sample: Sample, footage: Footage) -> Measured:
 def _appeal(sample: Sample, footage: Footage) -> Measured:
     """How well made the pictures are (`measures.appeal`)."""
     from anisora.measures.appeal import appeal_features
+    from anisora.measures.faults import weights_sha256
 
-    return _by_head("anime.appeal", appeal_features(footage))
+    return _by_head("anime.appeal", appeal_features(footage), weights_sha256=weights_sha256("pictures"))
 
 
 def _text_video(sample: Sample, footage: Footage) -> Measured:
@@ -129,9 +130,11 @@ def _image_video(sample: Sample, footage: Footage) -> Measured:
 
 def _character(sample: Sample, footage: Footage) -> Measured:
     """Does the figure stay the same (`measures.likeness`)."""
+    from anisora.measures.faults import weights_sha256 as faults_sha256
     from anisora.measures.likeness import figure_features, weights_sha256
 
-    return _by_head("anime.character", figure_features(footage), weights_sha256=weights_sha256())
+    params = {"faults_sha256": faults_sha256("figures")}
+    return _by_head("anime.character", figure_features(footage), params=params, weights_sha256=weights_sha256())
 
 
 # ------------------------------------------------------------------------------------------------ control
@@ -210,11 +213,11 @@ def _brightness_drift(sample: Sample, footage: Footage) -> Measured:
 
 METRICS: dict[str, Metric] = {
     "anime.smoothness": Metric(measure=_smoothness, unit="log-odds", version=2),
-    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=2),
-    "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=4),
+    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=3),
+    "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=5),
     "anime.text_video": Metric(measure=_text_video, unit="log-odds"),
     "anime.image_video": Metric(measure=_image_video, unit="log-odds"),
-    "anime.character": Metric(measure=_character, unit="log-odds", version=2),
+    "anime.character": Metric(measure=_character, unit="log-odds", version=3),
     "anime.mask_precision": Metric(measure=_mask_motion("precision"), unit="share", needs=("mask",)),
     "anime.mask_precision_paper": Metric(measure=_mask_motion("precision_rectangles"), unit="share", needs=("mask",)),
     "anime.mask_recall": Metric(measure=_mask_motion("recall"), unit="share", needs=("mask",)),

@@ -44,6 +44,9 @@ HALVED_PX, TWOS_FPS = 2 * LOOK_PX, 20
 
 FIGURES, MATRIX = "validation.json", "matrix.svg"
 
+#: How the ids of drawn clips begin.
+DRAWN = "synthetic/"
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -67,6 +70,18 @@ class Plan:
 def clip_use(clip: str) -> str:
     """ "fitting" or "held_out" for a clip, by a hash of its name: the half that nothing may be fitted to."""
     return ("fitting", "held_out")[int(content_hash(clip)[:8], 16) % 2]
+
+
+def is_learned_from(clip: str) -> bool:
+    """Whether the networks for faults may learn from a real clip: half of the half for fitting, and no head that reads them
+    is fitted on those. Of what was learned by heart a network is too sure."""
+    is_real = not clip.startswith(DRAWN)
+    return is_real and clip_use(clip) == "fitting" and int(content_hash(clip)[8:16], 16) % 2 == 1
+
+
+def clip_seed(clip: str) -> int:
+    """What decides where a clip is spoiled, by a hash of its name: one pattern for all clips would be one draw, not many."""
+    return int(content_hash(clip)[8:14], 16)
 
 
 def validate(
@@ -168,7 +183,7 @@ def _drawn(index: int, plan: Plan) -> _Clip:
         clip = render_clip(700 + index, 0, n_frames=plan.num_frames, fps=16, size_px=(384, 256))
         return _Came(frames_THWC=clip.video_THWC, fps=Fraction(16))
 
-    return _Clip(id=f"synthetic/{700 + index}", load=load)
+    return _Clip(id=f"{DRAWN}{700 + index}", load=load)
 
 
 def _cut(frames_THWC: NDArray[np.uint8], short_px: int) -> NDArray[np.uint8]:
@@ -210,16 +225,18 @@ def _variants(
         only = None if plan.matrix else (corruption.dimension, corruption.spares)
         own = tuple(m for m in plan.metrics if only is None or m in only)
         for severity in plan.severities:
-            make = partial(_spoiled, clean, kind, severity, other)
+            make = partial(_spoiled, clean, kind, severity, other, clip_seed(clip.id))
             yield _Variant(clip=clip, kind=kind, severity=severity, metrics=own, make=make, only=only)
     if plan.invariances:
         for kind, change in INVARIANCES.items():
             yield _Variant(clip=clip, kind=kind, severity=0, metrics=plan.metrics, make=partial(change, clean, came))
 
 
-def _spoiled(clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None) -> Footage | None:
+def _spoiled(
+    clean: NDArray[np.uint8], kind: str, severity: int, other: NDArray[np.uint8] | None, seed: int
+) -> Footage | None:
     """Footage of the spoiled clip; None where that is the clean clip still: a drawing without colours has no hue to turn."""
-    spoiled = corrupt(clean, kind, severity, other_THWC=other)
+    spoiled = corrupt(clean, kind, severity, seed=seed, other_THWC=other)
     return None if np.array_equal(spoiled, clean) else Footage.of_frames(spoiled)
 
 

@@ -1,34 +1,28 @@
 """How well made a shot's pictures are: sharp lines, clean flats, full colour; not whether anyone likes them.
 
-The features are those that trainable heads read (`appearance.picture_features`) and, because scenes differ in how much
-detail they have, ratios of fine to coarse detail. Taste needs a head that was trained on people's ratings.
+What tells a fault from a scene is mostly learned (`faults`); beside it stand ratios and counts that mean the same in every
+scene. Taste needs a head that was trained on people's ratings, and reads `appearance.picture_features` too.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from anisora.measures.appearance import grid_excess, picture_features
-from anisora.measures.blemishes import color_off, overshoot, raggedness, scratches, screen, second_image, squares
-from anisora.measures.footage import Footage
+from anisora.measures.appearance import picture_features
+from anisora.measures.footage import Footage, spread
 from anisora.measures.similarity import luma
+
+#: How many pictures, evenly spread over the clip, stand for its looks.
+PICTURES = 4
 
 #: What is finer than the first blur radius, in pixels, is fine detail; what lies between the other two is coarse. Far
 #: apart, so that blur takes the one long before the other, also of a clip that was small to begin with.
 FINE_PX, COARSE_PX = 1.5, (3.0, 10.0)
 
-#: The seams of compression are fainter than outlines.
-FAINT_LEVELS = 8
-
-#: A speck is less than about 8 pixels wide: it stands off everything on a ring of these radii around it, by so many grey
-#: levels and by no less than the ring itself spans. A line crosses the ring; what lies in texture has no even ring.
-RING_PX, SPECK_LEVELS = (4.6, 6.3), 12
-
-#: Where a channel spans at least so many levels within 3 x 3 pixels, the picture changes: edges, shading, texture.
-CHANGING_LEVELS = 8
+#: Colour is looked for up to so many pixels away from light. Edges of light and of colour count up to so many levels a
+#: pixel, so that one outline does not decide; below so many on the mean there is no colour.
+FARTHEST_COLOR_PX, MOST_LIGHT, MOST_COLOR, LEAST_COLOR = 16, 12, 8, 0.05
 
 
 def appeal_features(footage: Footage) -> dict[str, float] | str:
@@ -36,45 +30,22 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
 
     Beyond `picture_features`:
 
-    edge_fine:   the strongest fine edges over the strongest coarse ones, along rows or along columns, whichever has less:
-                 blur lowers it whatever the scene, also blur in one direction
-    one_way:     how far rows and columns are apart in it
-    detail_fine: the same of middling detail, which noise and compression raise
-    grid:        `blocking` of faint steps alone, so that outlines do not hide what lies on flat colour
-    specks:      the log of how many spots stand alone
-    levels:      the log of how many levels of a channel are in use where the picture changes, which posterising takes
-                 away and flat colours do not
-    faded:       how far the picture stays away from both black and white: paper has the one, night the other
-    second_image, scratches, squares, raggedness, screen, color_off: as in `blemishes`
-    rims:        `blemishes.overshoot` times the ratio of `edge_fine`, so over coarse edges: soft edges have rims by nature
+    spoiled:   the log-odds that a picture is spoiled, in the eyes of a network (`faults`)
+    edge_fine: the strongest fine edges over the strongest coarse ones, along rows or along columns, whichever has less:
+               blur lowers it whatever the scene, also blur in one direction
+    color_off: how far colour lies beside the lines
     """
+    from anisora.measures.faults import fault_odds
+
     if footage.is_blank:
         return "blank"
-    frames_THWC = footage.without_bars_THWC[footage.deep_moments]
-    each = [_own_features(frame) for frame in frames_THWC]
-    own = {name: float(np.mean([features[name] for features in each])) for name in each[0]}
-    return picture_features(frames_THWC) | own
-
-
-def _own_features(frame_HWC: NDArray[np.uint8]) -> dict[str, float]:
-    rows, columns = edges_fine(frame_HWC)
-    grey = luma(frame_HWC)
-    return {
-        "edge_fine": min(rows, columns),
-        "one_way": abs(rows - columns),
-        "detail_fine": fine_over_coarse(frame_HWC)[1],
-        "grid": faint_grid(frame_HWC),
-        "specks": float(np.log1p(specks(frame_HWC))),
-        "levels": levels_in_use(frame_HWC),
-        "faded": fadedness(frame_HWC),
-        "second_image": second_image(grey),
-        "scratches": scratches(grey),
-        "squares": squares(grey),
-        "raggedness": raggedness(grey),
-        "screen": screen(grey),
-        "color_off": color_off(frame_HWC),
-        "rims": max(0.0, overshoot(grey)) * math.exp(min(rows, columns)),
+    frames_THWC = footage.without_bars_THWC[spread(len(footage), PICTURES)]
+    own = {
+        "spoiled": fault_odds("pictures", frames_THWC).mean(),
+        "edge_fine": np.mean([min(edges_fine(frame)) for frame in frames_THWC]),
+        "color_off": np.mean([color_off(frame) for frame in frames_THWC]),
     }
+    return picture_features(frames_THWC) | {name: float(value) for name, value in own.items()}
 
 
 def fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
@@ -109,61 +80,37 @@ def _blurred_rows(grey_HW: NDArray[np.float32], sigma_px: float) -> NDArray[np.f
     return np.asarray(cv2.GaussianBlur(grey_HW, (2 * int(np.ceil(3 * sigma_px)) + 1, 1), sigma_px))
 
 
-def faint_grid(frame_HWC: NDArray[np.uint8]) -> float:
-    """`appearance.grid_excess` of rows and columns together, of steps of luma that count up to `FAINT_LEVELS`."""
-    grey = luma(frame_HWC)
-    across, along = (np.minimum(np.abs(np.diff(grey, axis=axis)), FAINT_LEVELS) for axis in (1, 0))
-    return grid_excess(across) + grid_excess(along.T)
-
-
-def specks(frame_HWC: NDArray[np.uint8]) -> float:
-    """How many small spots, darker or lighter than all that is around them, stand alone on something even, for each
-    square of the short side.
-
-    Lines, however thin, and corners reach beyond the ring; grain and foliage have no even ring. Dust does, and so have
-    stars and dotted eyes, of which there are few.
-    """
-    import cv2
-
-    grey, ring = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2GRAY), _ring()
-    lightest, darkest = cv2.dilate(grey, ring), cv2.erode(grey, ring)
-    off = cv2.max(cv2.subtract(grey, lightest), cv2.subtract(darkest, grey))
-    alone = off >= np.maximum(cv2.subtract(lightest, darkest), SPECK_LEVELS)
-    count = cv2.connectedComponents(alone.astype(np.uint8))[0] - 1
-    return count * min(grey.shape) ** 2 / grey.size
-
-
-def _ring() -> NDArray[np.uint8]:
-    inner, outer = RING_PX
-    y, x = np.mgrid[-int(outer) : int(outer) + 1, -int(outer) : int(outer) + 1]
-    return ((np.hypot(x, y) > inner) & (np.hypot(x, y) <= outer)).astype(np.uint8)
-
-
-def levels_in_use(frame_HWC: NDArray[np.uint8]) -> float:
-    """The entropy of the levels of a channel over the pixels where it changes, the mean over channels: its exponential is
-    the effective number of levels. 0 where nothing changes.
-
-    Pictures are antialiased, and so have levels in between at every edge, however few colours were painted.
-    """
-    return float(np.mean([_entropy(_changing(frame_HWC[..., channel])) for channel in range(frame_HWC.shape[2])]))
-
-
-def _changing(channel_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The values of the pixels about which a channel changes."""
-    import cv2
-
-    channel, around = np.ascontiguousarray(channel_HW), np.ones((3, 3), np.uint8)
-    return channel[cv2.subtract(cv2.dilate(channel, around), cv2.erode(channel, around)) >= CHANGING_LEVELS]
-
-
-def _entropy(values: NDArray[np.uint8]) -> float:
-    counts = np.bincount(values, minlength=256)
-    shares = counts[counts > 0] / max(1, len(values))
-    return float(-(shares * np.log(shares)).sum())
-
-
 def fadedness(frame_HWC: NDArray[np.uint8]) -> float:
     """The distance of the darkest luma from black or of the brightest from white, whichever is less, in [0, 0.5]; the
     extreme thousandth of the pixels is left out."""
     dark, bright = np.percentile(luma(frame_HWC), (0.1, 99.9)) / 255
     return float(min(dark, 1 - bright))
+
+
+def color_off(frame_HWC: NDArray[np.uint8]) -> float:
+    """How much better the edges of colour lie on those of light when they are shifted by two to sixteen pixels, as a
+    difference of correlations; 0 where they fit as they are, or where there is no colour."""
+    import cv2
+
+    lab = cv2.cvtColor(np.ascontiguousarray(frame_HWC), cv2.COLOR_RGB2LAB).astype(np.float32)
+    light, *colors = (_edges(lab[..., channel]) for channel in range(3))
+    light, color = np.minimum(light, MOST_LIGHT), np.minimum(colors[0] + colors[1], MOST_COLOR)
+    if color.mean() < LEAST_COLOR:
+        return 0.0
+    light, color = (edges - cv2.GaussianBlur(edges, (0, 0), 12) for edges in (light, color))
+    both = np.fft.rfft2(light) * np.conj(np.fft.rfft2(color))
+    alike = np.fft.fftshift(np.fft.irfft2(both, s=light.shape)) / (np.linalg.norm(light) * np.linalg.norm(color) + 1e-6)
+    middle_y, middle_x = light.shape[0] // 2, light.shape[1] // 2
+    far_y, far_x = (min(FARTHEST_COLOR_PX, middle - 1) for middle in (middle_y, middle_x))
+    near = alike[middle_y - far_y : middle_y + far_y + 1, middle_x - far_x : middle_x + far_x + 1]
+    in_place = near[far_y - 1 : far_y + 2, far_x - 1 : far_x + 2]
+    return float(near.max() - in_place.max())
+
+
+def _edges(channel_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The length of the slope at each pixel, in levels a pixel."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(channel_HW, (0, 0), 1)
+    along, down = (cv2.Sobel(smooth, cv2.CV_32F, *direction) / 8 for direction in ((1, 0), (0, 1)))
+    return np.asarray(np.hypot(along, down))

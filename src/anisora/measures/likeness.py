@@ -62,7 +62,8 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
     mean best-match cosine, over moments, of the figure's places among those of the first two moments, both ways.
     `switch`: at the moment where it is largest, how much less alike the two moments before are to the two from it on
     than each two are among themselves, as log: a figure that turns is as unlike before as behind, one that is
-    exchanged is not. Raises AssetMissing.
+    exchanged is not. `bent`: how much surer a network is that what is seen is bent out of shape (`faults`) in the second
+    half of the clip than at its beginning. Raises AssetMissing.
     """
     if problem := _unusable(footage):
         return problem
@@ -79,6 +80,7 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
         "mean": _log_rest(values.mean()),
         "worst": _log_rest(values.min()),
         "switch": _switch(places_TCN, figure_TN),
+        "bent": _bent(footage),
     }
 
 
@@ -150,6 +152,16 @@ def _matched(picture: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[n
     spread = np.maximum(lab.std(axis=(0, 1)), 1.0)
     moved = (lab - lab.mean(axis=(0, 1))) * (np.maximum(goal.std(axis=(0, 1)), 1.0) / spread) + goal.mean(axis=(0, 1))
     return np.rint(np.clip(cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB), 0, 1) * 255).astype(np.uint8)
+
+
+def _bent(footage: Footage) -> float:
+    """The log-odds above 0 that pictures are bent out of shape, the mean of the second half less that of the first two."""
+    from anisora.measures.faults import fault_odds
+
+    moments = footage.deep_moments
+    odds = fault_odds("figures", footage.frames_THWC[[*moments[:2], *moments[len(moments) // 2 :]]])
+    sure = np.logaddexp(0, odds)
+    return float(sure[2:].mean() - sure[:2].mean())
 
 
 def _figure(footage: Footage, t: int, grid: tuple[int, int]) -> NDArray[np.bool_]:

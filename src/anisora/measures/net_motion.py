@@ -19,8 +19,9 @@ from anisora.measures.motion import leads_back
 #: What moves most is looked at: this share of the picture.
 TOP_SHARE = 0.05
 
-#: Moments are at least so many frames apart, so that drawings held for two frames lie evenly between them.
-LEAST_STEP = 2
+#: Moments are at least so many frames apart, so that drawings held for two frames lie evenly between them; and so many
+#: drawings, unless that leaves fewer moments than these: showing each drawing twice shows nothing new.
+LEAST_STEP, LEAST_MOMENTS = 2, 8
 
 #: The clip is looked at in so many parts, and their motion averaged as this power: below 1, parts that stand still weigh.
 PARTS, POWER = 5, 1 / 3
@@ -42,7 +43,7 @@ def motion_features(footage: Footage) -> dict[str, float] | str:
         return "too_short"
     if footage.is_blank:
         return "blank"
-    rows = _steps(footage)
+    rows = _steps(footage, max(1 + (len(footage.drawings) - 1) // LEAST_STEP, LEAST_MOMENTS))
     names = ("object", "camera", "all", "area")
     return dict(zip(names, map(float, rows.mean(axis=0)), strict=True)) | {"throughout": _throughout(rows[:, 0])}
 
@@ -67,9 +68,10 @@ def slow_in_out(footage: Footage) -> dict[str, float] | str:
     return {"slow_in": float(np.log2(middle / first)), "slow_out": float(np.log2(middle / last))}
 
 
-def _steps(footage: Footage) -> np.ndarray:
-    """What moves from moment to moment, [M - 1, 4]: the fastest of the figures, the camera, the fastest of all, the area."""
-    moments = spread(len(footage), min(MOMENTS, 1 + (len(footage) - 1) // LEAST_STEP))
+def _steps(footage: Footage, most: int = MOMENTS) -> np.ndarray:
+    """What moves between up to so many moments, [M - 1, 4]: the fastest of the figures, the camera, the fastest of all, the
+    area."""
+    moments = spread(len(footage), min(most, MOMENTS, 1 + (len(footage) - 1) // LEAST_STEP))
     rows = np.array([_step(footage, a, b) for a, b in itertools.pairwise(moments)])
     rows[:, :3] *= len(rows) / (MOMENTS - 1)  # short clips have fewer and longer steps
     return rows

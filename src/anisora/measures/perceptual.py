@@ -106,7 +106,7 @@ class EfficientNetLite0(nn.Module):
         self._bn1 = _norm(1280)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        x = functional.relu6(self._bn0(self._conv_stem(_pad_same(pixels, 3, 2))))
+        x = functional.relu6(self._bn0(self._conv_stem(pad_same(pixels, 3, 2))))
         ends = np.cumsum([stage[0] for stage in STAGES]) - 1
         taps = []
         for index, block in enumerate(self._blocks):
@@ -134,7 +134,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        wide = functional.relu6(self._bn1(self._depthwise_conv(_pad_same(wide, self.kernel, self.stride))))
+        wide = functional.relu6(self._bn1(self._depthwise_conv(pad_same(wide, self.kernel, self.stride))))
         narrow = self._bn2(self._project_conv(wide))
         return x + narrow if self.is_residual else narrow
 
@@ -143,7 +143,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
-def _pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Zero padding as the weights were trained with: what is uneven goes to the right and bottom."""
     height, width = (max(((side - 1) // stride) * stride + kernel - side, 0) for side in x.shape[-2:])
     return functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))

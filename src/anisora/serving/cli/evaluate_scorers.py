@@ -1,4 +1,5 @@
-"""Scorers that learn from votes, and scorers of others: `anisora evaluate train-scorer`, `apply-scorer`, `convert-scorer`.
+"""Scorers that learn from votes, scorers of others, and the package's own networks for faults: `anisora evaluate
+train-scorer`, `apply-scorer`, `convert-scorer`, `train-faults`.
 
 `add_to(app)` puts the verbs into the group that evaluate.py makes.
 """
@@ -23,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("train-scorer")(train_scorer)
     app.command("apply-scorer")(apply_scorer)
     app.command("convert-scorer")(convert_scorer)
+    app.command("train-faults")(train_faults)
 
 
 def train_scorer(
@@ -176,3 +178,50 @@ def convert_scorer(
     say(f"wrote {made['path']}: " + ", ".join(f"{count} tensors of {part}" for part, count in made["tensors"].items()))
     if made["dropped"]:
         say(f"dropped {', '.join(made['dropped'])}")
+
+
+def train_faults(
+    subject: Annotated[str, typer.Argument(metavar="pictures|figures", help="Faults of pictures, or bent figures.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the run and the weights go; the same folder resumes.")
+    ],
+    stills: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Drawn pictures that are sound; repeatable.")
+    ] = None,
+    clips: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Sound clips; those set apart for it are learned from.")
+    ] = None,
+    drawn: Annotated[int, typer.Option(min=0, metavar="N", help="How many drawn clips to learn from as well.")] = 240,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of 30 pictures.")] = 2000,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of this command's to go on from; default: none.")
+    ] = None,
+    max_minutes: Annotated[float, typer.Option(help="Stop and save after so long.")] = math.inf,
+    as_json: _Json = False,
+) -> None:
+    """Train one of the two networks that know what a spoiled picture looks like, as the package's own were.
+
+    Example: anisora evaluate train-faults pictures --stills art/ --clips shots/ --out faults
+    """
+    from typing import get_args
+
+    from anisora.evaluation.fault_training import FaultSettings, gather, learn
+    from anisora.evaluation.samples import find_samples
+    from anisora.evaluation.validation import is_learned_from
+    from anisora.measures.faults import Subject
+    from anisora.media.pictures import STILL_SUFFIXES
+    from anisora.serving.cli.console import progress_bars
+    from anisora.serving.scorer_loop import fit
+
+    if subject not in get_args(Subject):
+        raise BadRequest("unknown subject", got=subject, expected=" or ".join(get_args(Subject)))
+    found = [path for folder in stills or () for path in sorted(folder.rglob("*")) if path.suffix in STILL_SUFFIXES]
+    samples = [s for s in (find_samples([clips]) if clips else []) if is_learned_from(s.id)]
+    settings = FaultSettings(steps=steps, start=start, max_minutes=max_minutes)
+    with progress_bars(quiet=as_json) as progress:
+        pictures = gather(found, [sample.video for sample in samples], drawn, progress)
+    written = learn(subject, pictures, out, fit, settings)  # type: ignore[arg-type]
+    if as_json:
+        print_json({"path": str(written) if written else None, "done": written is not None})
+    else:
+        say(f"wrote {written}" if written else "saved; run the same command again to go on")

@@ -1,0 +1,131 @@
+"""The networks for faults: what they say of drawn pictures, and how they learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anisora.errors import BadInput
+from anisora.evaluation import fault_training
+from anisora.evaluation.corruptions import CORRUPTIONS, corrupt
+from anisora.evaluation.fault_training import FaultSettings, Pictures, begun, gather, learn, looks_sound
+from anisora.measures.faults import FaultNetwork, fault_odds, network, weights_file
+from anisora.serving.scorer_loop import fit
+from anisora.synthetic import render_clip
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[np.ndarray]:
+    return [render_clip(41, i, n_frames=2, fps=16, size_px=(384, 256)).video_THWC for i in range(4)]
+
+
+@pytest.mark.parametrize("kind", sorted(fault_training.SPOILED["pictures"]))
+def test_spoiled_pictures_look_spoiled(drawn, kind):
+    odds = [[fault_odds("pictures", corrupt(clip, kind, s)[:1])[0] for clip in drawn] for s in (0, 3, 5)]
+    sound, spoiled, worse = np.median(odds, axis=1)
+    assert sound < 0
+    assert sound + 1 < min(spoiled, worse)  # colours that have run are gone at the worst: no more to see
+
+
+def test_what_is_bent_out_of_shape_looks_so_and_what_is_exchanged_does_not(drawn):
+    sound, melted = (np.array([fault_odds("figures", corrupt(c, "melt", s)[1:])[0] for c in drawn]) for s in (0, 4))
+    assert (melted > sound + 2).all()
+    assert np.median(sound) < 0
+    assert "swap" not in fault_training.SPOILED["figures"]
+
+
+def test_each_picture_is_seen_alone_whatever_the_threads(drawn):
+    frames = np.concatenate(drawn)
+    together = fault_odds("pictures", frames)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert [float(fault_odds("pictures", frame[None])[0]) for frame in frames] == together.tolist()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_package_holds_both_networks_and_they_are_small():
+    for subject in ("pictures", "figures"):
+        assert isinstance(network(subject), FaultNetwork)
+        assert weights_file(subject).stat().st_size < 2_000_000
+
+
+def test_nothing_is_learned_from_kinds_that_are_held_out():
+    for kinds in fault_training.SPOILED.values():
+        assert all(CORRUPTIONS[kind].use == "fitting" for kind in kinds)
+
+
+def test_a_network_begins_with_what_the_pretrained_one_knows():
+    from anisora.measures.perceptual import network as pretrained
+
+    made, whole = begun(), pretrained()
+    assert torch.equal(made.stem.weight, whole._conv_stem.weight)
+    assert torch.equal(made.blocks[10]._project_conv.weight, whole._blocks[10]._project_conv.weight)
+    before = made.stem_norm.running_mean.clone()
+    made.train()
+    made(torch.rand(2, 3, 64, 64) * 255)
+    assert torch.equal(made.stem_norm.running_mean, before)  # the statistics stay
+
+
+def test_a_picture_is_spoiled_turned_in_any_way_and_comes_back(drawn):
+    picture = drawn[0][0]
+    for quarters in range(4):
+        for mirrored in (False, True):
+            spoiled = fault_training._spoiled(picture, picture, "veil", 5, (quarters, mirrored), 0)
+            assert spoiled.shape == picture.shape
+            lit = (spoiled.astype(int) - picture).mean(axis=-1)
+            thirds = [lit[:, :128].mean(), lit[:, 256:].mean(), lit[:85].mean(), lit[170:].mean()]
+            # the haze lies to the right, then below, to the left and above; mirrored, sideways the other way round
+            side = [1, 3, 0, 2][quarters]
+            expected = {0: 1, 1: 0}.get(side, side) if mirrored else side
+            assert int(np.argmax(thirds)) == expected
+
+
+def test_stills_are_gathered_and_cut_outs_stand_in_scenes(tmp_path, drawn):
+    Image.fromarray(drawn[0][0]).save(tmp_path / "scene.png")
+    Image.fromarray(np.full((300, 400, 3), 128, np.uint8)).save(tmp_path / "flat.png")
+    cut_out = np.zeros((200, 100, 4), np.uint8)
+    cut_out[40:, 20:80] = (255, 0, 0, 255)
+    Image.fromarray(cut_out).save(tmp_path / "cut_out.png")
+    found = gather(sorted(tmp_path.glob("*.png")), [], drawn=1)
+    assert not looks_sound(np.full((300, 400, 3), 128, np.uint8))
+    scene = next(one for one in found.stills if np.array_equal(one, drawn[0][0]))
+    for one in found.stills:  # over the flat one the cut-out may stand too
+        assert one is scene or (one == (255, 0, 0)).all(axis=-1).any()
+    assert len(found.drawn) == 2
+    assert not found.clips
+
+
+def test_a_run_resumes_and_writes_whole_weights(tmp_path, drawn):
+    pictures = Pictures(stills=[], drawn=[clip[0] for clip in drawn], clips=[list(drawn[0])])
+    with pytest.raises(BadInput, match="no picture to learn from"):
+        learn("pictures", Pictures(stills=[], drawn=[], clips=[]), tmp_path, fit, FaultSettings())
+    assert learn("figures", pictures, tmp_path, fit, FaultSettings(steps=2, max_minutes=0)) is None
+    path = learn("figures", pictures, tmp_path, fit, FaultSettings(steps=2))
+    assert path == tmp_path / "figures.safetensors"
+    from safetensors.torch import load_file
+
+    FaultNetwork().load_state_dict(load_file(path))
+
+
+@pytest.mark.slow
+def test_learning_tells_spoiled_from_sound(tmp_path, drawn):
+    """Thirty steps on four drawn clips: what they look like spoiled is above what they look like sound."""
+    pictures = Pictures(stills=[], drawn=[clip[0] for clip in drawn], clips=[])
+    path = learn("pictures", pictures, tmp_path, fit, FaultSettings(steps=30))
+    from safetensors.torch import load_file
+
+    learned = FaultNetwork().eval()
+    learned.load_state_dict({name: tensor.float() for name, tensor in load_file(Path(path)).items()})
+
+    def mean(severity: int) -> float:
+        frames = [corrupt(clip[:1], "mosaic", severity)[0] for clip in drawn]
+        with torch.no_grad():
+            return float(learned(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()).mean())
+
+    assert mean(4) > mean(0) + 0.5
