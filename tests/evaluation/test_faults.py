@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anisora.errors import BadInput
+from anisora.errors import BadCheckpoint, BadInput
 from anisora.evaluation import fault_training
 from anisora.evaluation.corruptions import CORRUPTIONS, corrupt
 from anisora.evaluation.fault_training import FaultSettings, Pictures, begun, gather, learn, looks_sound
@@ -111,6 +111,25 @@ def test_a_run_resumes_and_writes_whole_weights(tmp_path, drawn):
     from safetensors.torch import load_file
 
     FaultNetwork().load_state_dict(load_file(path))
+    assert torch.equal(begun(path).odds.weight, load_file(path)["odds.weight"].float())  # another run may go on from it
+    (tmp_path / "other.safetensors").write_bytes(b"no tensors")
+    for file in (tmp_path / "other.safetensors", tmp_path / "none.safetensors"):
+        with pytest.raises(BadCheckpoint, match="network for faults"):
+            begun(file)
+
+
+def test_the_command_says_what_it_learns_from(tmp_path, drawn, capsys):
+    from anisora.serving.cli import run as command
+
+    Image.fromarray(drawn[0][0]).save(tmp_path / "scene.PNG")
+    Image.fromarray(np.full((300, 400, 3), 128, np.uint8)).save(tmp_path / "flat.png")
+    out = tmp_path / "faults"
+    words = ["evaluate", "train-faults", "figures", "--out", str(out), "--drawn", "1", "--steps", "1", "--stills"]
+    assert command([*words, str(tmp_path)]) == 0
+    assert "1 of 2 stills look sound; 0 of 0 clips are for this" in capsys.readouterr().err
+    assert (out / "figures.safetensors").is_file()
+    assert command([*words, str(tmp_path / "none")]) == 2
+    assert "--stills FOLDER" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -35,17 +35,14 @@ from anisora.measures.perceptual import network as pretrained
 
 Picture = NDArray[np.uint8]  # [H, W, 3]
 
-#: How often a kind of spoiling is tried where that is not 1: more often where it is hard to see, less where it is easy.
-OFTEN = {
-    "veil": 4.0, "stain": 4.0, "run": 3.0, "ghost": 3.0, "tiles": 3.0, "fringe": 3.0, "posterize": 2.0, "dropout": 1.5,
-    "bleed": 1.5, "comb": 0.5, "weave": 0.5, "crackle": 0.5, "mosaic": 0.5, "dirt": 0.5, "jpeg": 0.5,
-}  # fmt: skip
+#: Kinds of spoiling that are harder to see than others, and how much more often they are tried.
+HARDER = {"veil": 3.0, "posterize": 3.0, "ghost": 2.0, "run": 2.0, "dropout": 2.0, "bleed": 1.5}
 
 #: What each network is to tell from sound pictures, and how often each is tried. `swap` and its seams are none of it: a
 #: figure that is exchanged without a seam is exchanged all the same.
 SPOILED: dict[Subject, dict[str, float]] = {
     "pictures": {
-        kind: OFTEN.get(kind, 1.0)
+        kind: HARDER.get(kind, 1.0)
         for kind, corruption in CORRUPTIONS.items()
         if corruption.dimension == "anime.appeal" and corruption.use == "fitting"
     },
@@ -246,10 +243,7 @@ def _compressed(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _smaller(picture: Picture, rng: np.random.Generator) -> Picture:
-    """From fewer pixels, in half of the cases by way of twice as many as those."""
-    size_px = int(rng.integers(180, 250))
-    small = resized(picture, size_px)
-    return resized(resized(small, 2 * size_px) if rng.random() < 0.5 else small, LOOK_PX)
+    return resized(resized(picture, int(rng.integers(180, 250))), LOOK_PX)
 
 
 def _few_colors(picture: Picture, rng: np.random.Generator) -> Picture:

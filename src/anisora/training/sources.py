@@ -242,10 +242,10 @@ def read_window(
     return fit(np.stack(window), size_px, "cover")[0]
 
 
-def files_under(folder: Path, suffixes: frozenset[str] | set[str], what: str) -> list[Path]:
+def files_under(folder: Path, suffixes: frozenset[str] | set[str], what: str, hint: str | None = None) -> list[Path]:
     """The files with these suffixes anywhere under a folder, by name. Raises BadInput for no folder, and for none."""
     if not folder.is_dir():
-        raise BadInput(f"no folder of {what}", got=folder, expected="a folder", hint=f"data.{what}=FOLDER")
+        raise BadInput(f"no folder of {what}", got=folder, expected="a folder", hint=hint or f"data.{what}=FOLDER")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise BadInput(f"no {what} to train on", got=folder, expected=f"files like {', '.join(sorted(suffixes)[:4])}")

@@ -212,14 +212,21 @@ def train_faults(
     from anisora.media.pictures import STILL_SUFFIXES
     from anisora.serving.cli.console import progress_bars
     from anisora.serving.scorer_loop import fit
+    from anisora.training.sources import files_under
 
     if subject not in get_args(Subject):
         raise BadRequest("unknown subject", got=subject, expected=" or ".join(get_args(Subject)))
-    found = [path for folder in stills or () for path in sorted(folder.rglob("*")) if path.suffix in STILL_SUFFIXES]
-    samples = [s for s in (find_samples([clips]) if clips else []) if is_learned_from(s.id)]
+    kinds = STILL_SUFFIXES - {".gif"}
+    found = [path for folder in stills or () for path in files_under(folder, kinds, "stills", "--stills FOLDER")]
+    samples = find_samples([clips]) if clips else []
+    chosen = [sample.video for sample in samples if is_learned_from(sample.id)]
     settings = FaultSettings(steps=steps, start=start, max_minutes=max_minutes)
     with progress_bars(quiet=as_json) as progress:
-        pictures = gather(found, [sample.video for sample in samples], drawn, progress)
+        pictures = gather(found, chosen, drawn, progress)
+    if not as_json:
+        say(
+            f"{len(pictures.stills)} of {len(found)} stills look sound; {len(chosen)} of {len(samples)} clips are for this"
+        )
     written = learn(subject, pictures, out, fit, settings)  # type: ignore[arg-type]
     if as_json:
         print_json({"path": str(written) if written else None, "done": written is not None})
