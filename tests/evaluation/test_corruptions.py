@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,16 @@ def test_what_measures_knows_nothing_of_what_spoils():
             node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
         }
         assert not {"anisora.evaluation.corruptions", "anisora.evaluation.validation"} & imported, path
+
+
+@pytest.mark.parametrize("kind", sorted(CORRUPTIONS))
+def test_a_long_clip_is_spoiled_in_the_memory_of_a_few(kind):
+    """Beside the clip: the other one brought to its size, the result, and single frames in floats."""
+    frames = np.random.default_rng(0).integers(0, 256, (96, 48, 64, 3), np.uint8)
+    corrupt(frames[:2], kind, 5, other_THWC=frames[:2])  # what is imported and kept
+    tracemalloc.start()
+    try:
+        corrupt(frames, kind, 5, other_THWC=frames)
+        assert tracemalloc.get_traced_memory()[1] < 4 * frames.nbytes
+    finally:
+        tracemalloc.stop()

@@ -7,7 +7,7 @@ one; the same seed spoils in the same pattern at every severity, only more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,57 +78,62 @@ def _bytes(values: NDArray) -> Frames:
     return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
 
+def _each(frames: Frames, change: Callable[[Frames, int], NDArray]) -> Frames:
+    """Every frame [H, W, 3] changed by itself: a clip in floats would be eight times as large."""
+    return np.stack([_bytes(change(frame, t)) for t, frame in enumerate(frames)])
+
+
 # ---------------------------------------------------------------------------------------------------- smoothness
 
 
 def _flicker(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The brightness of each frame is off by a gain of its own."""
     gain = 1 + _at(severity, 0.015, 0.03, 0.06, 0.1, 0.16) * rng.standard_normal(len(frames))
-    return _bytes(frames * gain[:, None, None, None])
+    return _each(frames, lambda frame, t: frame * gain[t])
 
 
-def _displaced(frames: Frames, offsets_T2HW: NDArray) -> Frames:
-    """Each frame pulled along offsets of its own, in pixels."""
+def _displaced(frames: Frames, offsets_T2HW: Iterable[NDArray]) -> Frames:
+    """Each frame pulled along offsets [2, H, W] of its own, in pixels."""
     import cv2
 
     y, x = np.mgrid[: frames.shape[1], : frames.shape[2]].astype(np.float32)
     return np.stack(
         [
             cv2.remap(frame, x + dx, y + dy, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT_101)
-            for frame, (dx, dy) in zip(frames, offsets_T2HW.astype(np.float32), strict=True)
+            for frame, (dx, dy) in zip(frames, (np.asarray(o, np.float32) for o in offsets_T2HW), strict=True)
         ]
     )
 
 
-def _waves(rng: np.random.Generator, frames: Frames, count: int, knots: int) -> NDArray[np.float32]:
-    """Smooth random fields [count, 2, H, W] of spread 1 with about so many bumps along the short side."""
+def _waves(rng: np.random.Generator, frames: Frames, count: int, knots: int) -> Iterator[NDArray[np.float32]]:
+    """So many smooth random fields [2, H, W] of spread 1 with about so many bumps along the short side."""
     import cv2
 
     height, width = frames.shape[1:3]
     rows = max(2, round(knots * height / min(height, width)))
     columns = max(2, round(knots * width / min(height, width)))
     grid = rng.standard_normal((count, 2, rows, columns)).astype(np.float32)
-    fields = [[cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in pair] for pair in grid]
-    return np.asarray(fields, np.float32)
+    for pair in grid:
+        yield np.stack([cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in pair])
 
 
 def _wobble(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Every frame is bent in a way of its own, over parts as large as a limb."""
     amount = _at(severity, 0.003, 0.006, 0.01, 0.016, 0.025) * min(frames.shape[1:3])
-    return _displaced(frames, amount * _waves(rng, frames, len(frames), 5))
+    return _displaced(frames, (amount * field for field in _waves(rng, frames, len(frames), 5)))
 
 
 def _boil(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Lines tremble: as `wobble`, over parts as small as a stroke."""
     amount = _at(severity, 0.002, 0.004, 0.007, 0.011, 0.016) * min(frames.shape[1:3])
-    return _displaced(frames, amount * _waves(rng, frames, len(frames), 28))
+    return _displaced(frames, (amount * field for field in _waves(rng, frames, len(frames), 28)))
 
 
 def _shake(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Every frame is shifted as a whole, at random."""
     amount = _at(severity, 0.003, 0.006, 0.012, 0.02, 0.03) * min(frames.shape[1:3])
     shift = amount * rng.standard_normal((len(frames), 2))
-    return _displaced(frames, np.broadcast_to(shift[:, :, None, None], (len(frames), 2, *frames.shape[1:3])))
+    return _displaced(frames, (np.broadcast_to(by[:, None, None], (2, *frames.shape[1:3])) for by in shift))
 
 
 def _tear(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -153,7 +158,7 @@ def _strobe(frames: Frames, severity: int, rng: np.random.Generator, other: Fram
     """One frame in five, at random, flashes towards white."""
     struck = np.zeros(len(frames))
     struck[rng.permutation(len(frames))[: max(1, round(len(frames) / 5))]] = _at(severity, 0.08, 0.15, 0.25, 0.4, 0.6)
-    return _bytes(frames + (255.0 - frames) * struck[:, None, None, None])
+    return _each(frames, lambda frame, t: frame + (255.0 - frame) * struck[t])
 
 
 def _shuffle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -202,19 +207,20 @@ def _jpeg(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
 def _wash(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Contrast and colour fade towards grey."""
     keep = _at(severity, 0.8, 0.65, 0.5, 0.35, 0.2)
-    return _bytes(keep * frames + (1 - keep) * 150)
+    return _each(frames, lambda frame, _: keep * frame + (1 - keep) * 150)
 
 
 def _dirt(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The same grain lies on every frame."""
     grain = rng.standard_normal((*frames.shape[1:3], 1))
-    return _bytes(frames + _at(severity, 3, 6, 10, 16, 24) * grain)
+    amount = _at(severity, 3, 6, 10, 16, 24)
+    return _each(frames, lambda frame, _: frame + amount * grain)
 
 
 def _posterize(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Few levels are left in each channel."""
     step = 255 / (_at(severity, 20, 12, 8, 5, 3) - 1)
-    return _bytes(np.rint(frames / step) * step)
+    return _each(frames, lambda frame, _: np.rint(frame / step) * step)
 
 
 def _speckle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -241,15 +247,15 @@ def _smear(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
 
 def _veil(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Bright haze lies over the picture, thicker towards one side."""
-    share = _at(severity, 0.25, 0.4, 0.55, 0.7, 0.85) * np.linspace(0, 1, frames.shape[2])[None, None, :, None]
-    return _bytes((1 - share) * frames + share * 235)
+    share = _at(severity, 0.25, 0.4, 0.55, 0.7, 0.85) * np.linspace(0, 1, frames.shape[2])[None, :, None]
+    return _each(frames, lambda frame, _: (1 - share) * frame + share * 235)
 
 
 def _ghost(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The picture shows through itself a second time, a little to the side."""
     aside = max(1, round(0.03 * min(frames.shape[1:3])))
     share = _at(severity, 0.1, 0.18, 0.27, 0.36, 0.45)
-    return _bytes((1 - share) * frames + share * np.roll(frames, aside, axis=2))
+    return _each(frames, lambda frame, _: (1 - share) * frame + share * np.roll(frame, aside, axis=1))
 
 
 def _scratch(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -268,8 +274,9 @@ def _halo(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
     import cv2
 
     sigma, amount = 0.006 * min(frames.shape[1:3]), _at(severity, 0.7, 1.2, 2.0, 3.2, 5.0)
-    soft = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])
-    return _bytes(frames + amount * (frames.astype(np.float32) - soft))
+    return _each(
+        frames, lambda frame, _: frame + amount * (frame.astype(np.float32) - cv2.GaussianBlur(frame, (0, 0), sigma))
+    )
 
 
 def _mosaic(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -317,7 +324,8 @@ def _weave(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
     height, width = frames.shape[1:3]
     y, x = np.mgrid[:height, :width] * (2 * np.pi / (0.018 * min(height, width)))
     screen = (np.sin(0.92 * x + 0.39 * y) + np.sin(0.92 * y - 0.39 * x)) / 2
-    return _bytes(frames + _at(severity, 4, 7, 12, 20, 32) * screen[..., None])
+    amount = _at(severity, 4, 7, 12, 20, 32)
+    return _each(frames, lambda frame, _: frame + amount * screen[..., None])
 
 
 def _crackle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -359,7 +367,8 @@ def _tiles(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
     gain = rng.standard_normal((-(-height // side), -(-width // side)))
     per_pixel = np.kron(gain, np.ones((side, side)))[:height, :width].astype(np.float32)
     seam = cv2.blur(per_pixel, (3, 3))
-    return _bytes(frames * (1 + _at(severity, 0.015, 0.03, 0.055, 0.09, 0.14) * seam[..., None]))
+    gains = 1 + _at(severity, 0.015, 0.03, 0.055, 0.09, 0.14) * seam[..., None]
+    return _each(frames, lambda frame, _: frame * gains)
 
 
 def _fringe(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -387,15 +396,15 @@ def _stain(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
         lets_through *= 1 - _at(severity, 0.1, 0.2, 0.32, 0.47, 0.65) * np.exp(
             -((((y - v * height) ** 2 + (x - u * width) ** 2) / (2 * radius**2)) ** 2)
         )
-    return _bytes(frames * lets_through[..., None])
+    return _each(frames, lambda frame, _: frame * lets_through[..., None])
 
 
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
 def _ramp(count: int) -> NDArray:
-    """From 0 at the first frame to 1 at the last, [T, 1, 1, 1]."""
-    return np.linspace(0, 1, count)[:, None, None, None]
+    """From 0 at the first frame to 1 at the last, [T]."""
+    return np.linspace(0, 1, count)
 
 
 def _recolor(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -414,44 +423,45 @@ def _recolor(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
 def _replace(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Another clip shows through, more and more."""
     share = _at(severity, 0.15, 0.3, 0.5, 0.75, 1.0) * _ramp(len(frames))
-    return _bytes((1 - share) * frames + share * other)
+    return _each(frames, lambda frame, t: (1 - share[t]) * frame + share[t] * other[t])
 
 
 def _restyle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The picture turns into a pencil drawing of itself."""
     import cv2
 
-    sketches = []
-    for frame in frames:
+    share = _at(severity, 0.15, 0.3, 0.5, 0.75, 1.0) * _ramp(len(frames))
+
+    def restyled(frame: Frames, t: int) -> NDArray:
         grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY).astype(np.float32)
         soft = cv2.GaussianBlur(grey, (0, 0), 0.02 * min(frames.shape[1:3]))
-        sketches.append(np.repeat((255 * np.minimum(1, grey / (soft + 1)))[..., None], 3, axis=-1))
-    share = _at(severity, 0.15, 0.3, 0.5, 0.75, 1.0) * _ramp(len(frames))
-    return _bytes((1 - share) * frames + share * np.stack(sketches))
+        sketch = np.repeat((255 * np.minimum(1, grey / (soft + 1)))[..., None], 3, axis=-1)
+        return (1 - share[t]) * frame + share[t] * sketch
+
+    return _each(frames, restyled)
 
 
 # ---------------------------------------------------------------------------------------------------- character
 
 
 def _middle(frames: Frames) -> NDArray:
-    """1 in an ellipse in the middle, soft at its edge, [1, H, W, 1]."""
+    """1 in an ellipse in the middle, soft at its edge, [H, W]."""
     height, width = frames.shape[1:3]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    return np.clip((0.65 - np.hypot(x * width / min(height, width), y)) / 0.1, 0, 1)[None, ..., None]
+    return np.clip((0.65 - np.hypot(x * width / min(height, width), y)) / 0.1, 0, 1)
 
 
 def _swap(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """From the middle of the clip on, what is in the middle of the picture is that of another clip."""
-    later = (np.arange(len(frames)) >= len(frames) // 2)[:, None, None, None]
-    share = _at(severity, 0.25, 0.4, 0.55, 0.75, 1.0) * later * _middle(frames)
-    return _bytes((1 - share) * frames + share * other)
+    share, half = _at(severity, 0.25, 0.4, 0.55, 0.75, 1.0) * _middle(frames)[..., None], len(frames) // 2
+    return _each(frames, lambda frame, t: frame if t < half else (1 - share) * frame + share * other[t])
 
 
 def _melt(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """What is in the middle of the picture is bent out of shape, more and more, always the same way."""
     amount = _at(severity, 0.02, 0.04, 0.06, 0.09, 0.13) * min(frames.shape[1:3])
-    field = _waves(rng, frames, 1, 7) * _middle(frames)[..., 0]
-    return _displaced(frames, amount * _ramp(len(frames)) * field)
+    field = next(_waves(rng, frames, 1, 7)) * _middle(frames)
+    return _displaced(frames, (share * field for share in amount * _ramp(len(frames))))
 
 
 def _jumble(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -480,14 +490,14 @@ def _holds(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
 def _static_warp(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """All frames are bent in one and the same way: another drawing, as steady as before."""
     amount = _at(severity, 0.003, 0.006, 0.01, 0.016, 0.025) * min(frames.shape[1:3])
-    return _displaced(frames, amount * np.repeat(_waves(rng, frames, 1, 5), len(frames), axis=0))
+    return _displaced(frames, [amount * next(_waves(rng, frames, 1, 5))] * len(frames))
 
 
 def _color_script(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Night falls: the light of the scene turns blue and dim."""
-    dusk = np.array([0.45, 0.6, 0.95]) * frames + np.array([0, 4, 18])
+    tint, haze = np.array([0.45, 0.6, 0.95]), np.array([0, 4, 18])
     share = _at(severity, 0.2, 0.4, 0.6, 0.8, 1.0) * _ramp(len(frames))
-    return _bytes((1 - share) * frames + share * dusk)
+    return _each(frames, lambda frame, t: (1 - share[t]) * frame + share[t] * (tint * frame + haze))
 
 
 CORRUPTIONS: dict[str, Corruption] = {
