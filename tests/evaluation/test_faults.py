@@ -31,11 +31,10 @@ def test_spoiled_pictures_look_spoiled(drawn, kind):
     assert sound + 1 < min(spoiled, worse)  # colours that have run are gone at the worst: no more to see
 
 
-def test_what_is_bent_out_of_shape_looks_so_and_what_is_exchanged_does_not(drawn):
+def test_what_is_bent_out_of_shape_looks_so(drawn):
     sound, melted = (np.array([fault_odds("figures", corrupt(c, "melt", s)[1:])[0] for c in drawn]) for s in (0, 4))
     assert (melted > sound + 2).all()
     assert np.median(sound) < 0
-    assert "swap" not in fault_training.SPOILED["figures"]
 
 
 def test_each_picture_is_seen_alone_whatever_the_threads(drawn):
@@ -88,15 +87,16 @@ def test_a_picture_is_spoiled_turned_in_any_way_and_comes_back(drawn):
 
 def test_stills_are_gathered_and_cut_outs_stand_in_scenes(tmp_path, drawn):
     Image.fromarray(drawn[0][0]).save(tmp_path / "scene.png")
-    Image.fromarray(np.full((300, 400, 3), 128, np.uint8)).save(tmp_path / "flat.png")
     cut_out = np.zeros((200, 100, 4), np.uint8)
     cut_out[40:, 20:80] = (255, 0, 0, 255)
     Image.fromarray(cut_out).save(tmp_path / "cut_out.png")
     found = gather(sorted(tmp_path.glob("*.png")), [], drawn=1)
     assert not looks_sound(np.full((300, 400, 3), 128, np.uint8))
-    scene = next(one for one in found.stills if np.array_equal(one, drawn[0][0]))
-    for one in found.stills:  # over the flat one the cut-out may stand too
-        assert one is scene or (one == (255, 0, 0)).all(axis=-1).any()
+    scene, laid_over = found.stills
+    red = (laid_over == (255, 0, 0)).all(axis=-1)
+    assert np.array_equal(scene, drawn[0][0])
+    assert 100 < red.sum() < red.size / 2
+    assert np.array_equal(laid_over[~red][:1000], scene[~red][:1000])  # above it the scene is as it was
     assert len(found.drawn) == 2
     assert not found.clips
 

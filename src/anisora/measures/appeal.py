@@ -1,7 +1,8 @@
 """How well made a shot's pictures are: sharp lines, clean flats, full colour; not whether anyone likes them.
 
-What tells a fault from a scene is mostly learned (`faults`); beside it stand ratios and counts that mean the same in every
-scene. Taste needs a head that was trained on people's ratings, and reads `appearance.picture_features` too.
+What tells a fault from a scene is mostly learned (`faults`); beside it stand the sharpness of edges and how colour lies on
+the lines, which mean the same in every scene. Taste needs a head that was trained on people's ratings, and reads
+`appearance.picture_features` too.
 """
 
 from __future__ import annotations
@@ -48,15 +49,14 @@ def appeal_features(footage: Footage) -> dict[str, float] | str:
     return picture_features(frames_THWC) | {name: float(value) for name, value in own.items()}
 
 
-def fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:
-    """log ratios of the 99th and of the 50th percentile of band-pass detail, fine over coarse."""
+def fine_over_coarse(frame_HWC: NDArray[np.uint8]) -> float:
+    """The log ratio of the 99th percentile of band-pass detail, fine over coarse."""
     import cv2
 
     grey = luma(frame_HWC)
     fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), FINE_PX))
     coarse = np.abs(cv2.GaussianBlur(grey, (0, 0), COARSE_PX[0]) - cv2.GaussianBlur(grey, (0, 0), COARSE_PX[1]))
-    strong, middling = ((np.percentile(fine, q) + 0.02) / (np.percentile(coarse, q) + 1) for q in (99, 50))
-    return float(np.log(strong)), float(np.log(middling))
+    return float(np.log((np.percentile(fine, 99) + 0.02) / (np.percentile(coarse, 99) + 1)))
 
 
 def edges_fine(frame_HWC: NDArray[np.uint8]) -> tuple[float, float]:

@@ -174,7 +174,7 @@ def _softness(footage: Footage) -> float:
     """The strongest coarse edges over the strongest fine ones, as log, the mean over a few drawings."""
     drawings = footage.drawings
     few = [footage.frames_THWC[drawings[i]] for i in spread(len(drawings), 4)]
-    return -float(np.mean([fine_over_coarse(frame)[0] for frame in few]))
+    return -float(np.mean([fine_over_coarse(frame) for frame in few]))
 
 
 def _longest_hold(footage: Footage) -> float:
