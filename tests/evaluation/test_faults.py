@@ -105,6 +105,9 @@ def test_a_run_resumes_and_writes_whole_weights(tmp_path, drawn):
     pictures = Pictures(stills=[], drawn=[clip[0] for clip in drawn], clips=[list(drawn[0])])
     with pytest.raises(BadInput, match="no picture to learn from"):
         learn("pictures", Pictures(stills=[], drawn=[], clips=[]), tmp_path, fit, FaultSettings())
+    flat = Pictures(stills=[np.full((256, 256, 3), 90, np.uint8)], drawn=[], clips=[])
+    with pytest.raises(BadInput, match="nothing can be seen to be wrong"):  # and no search without end
+        learn("figures", flat, tmp_path / "flat", fit, FaultSettings(steps=1))
     assert learn("figures", pictures, tmp_path, fit, FaultSettings(steps=2, max_minutes=0)) is None
     path = learn("figures", pictures, tmp_path, fit, FaultSettings(steps=2))
     assert path == tmp_path / "figures.safetensors"

@@ -15,6 +15,7 @@ from anisora.evaluation.samples import Sample
 from anisora.evaluation.suite import one_thread, score_sample
 from anisora.measures.appeal import color_off, edges_fine, fadedness
 from anisora.measures.footage import Footage
+from anisora.measures.net_motion import _pairs
 from anisora.measures.smoothness import smoothness_features
 from anisora.synthetic import render_clip
 
@@ -72,6 +73,45 @@ def test_chance_comes_back_the_other_way_round():
     assert signs["swung"]["goes_back"] == pytest.approx(1, abs=0.1)
     assert signs["shaken"]["turns_back"] > 0.5 > 0.2 > signs["sliding"]["turns_back"]
     assert signs["lit"]["takes_back"] > 0.6 > 0.2 > signs["sliding"]["takes_back"]
+
+
+def test_drawings_out_of_order_make_a_detour():
+    """Of a surface that grows lighter by even steps, each step counts by how many lie between its two ends."""
+
+    def detour(order) -> float:
+        frames = np.full((len(order), 128, 160, 3), 230, np.uint8)
+        frames[:, :, :80] = (20 + 10 * np.array(order))[:, None, None, None]
+        return smoothness_features(Footage.of_frames(frames))["detour"]
+
+    in_order, eased = list(range(12)), [0, 1, 3, 6, 10, 14, 17, 19, 20]
+    for sound in (in_order, in_order[::-1], eased, [*eased, *eased[-2::-1]] * 2, [0, 1, 2, 3, 2, 1] * 4):
+        assert detour(sound) == pytest.approx(0, abs=0.03)  # also what swings to and fro
+    for order in (
+        [0, 1, 2, 4, 3, 5, 6, 7, 8, 9, 10, 11],
+        [0, 1, 6, 3, 4, 5, 2, 7, 8, 9, 10, 11],
+        [0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11],
+    ):
+        assert detour(order) == pytest.approx(np.log(np.abs(np.diff(order)).mean()), abs=1e-2)
+
+
+def test_motion_is_seen_at_moments_and_half_way_between():
+    assert _pairs([0, 4, 8, 11], 12) == [(0, 4), (2, 6), (4, 8), (6, 10), (8, 11)]
+    assert _pairs([0, 1, 2], 3) == [(0, 1), (1, 2)]
+
+
+def test_an_exchanged_figure_is_found_drawing_by_drawing_however_long_the_clip():
+    drawn = render_clip(31, 3, n_frames=48, fps=16, size_px=(192, 128)).video_THWC
+    other = render_clip(32, 3, n_frames=48, fps=16, size_px=(192, 128)).video_THWC
+    found = {}
+    for count in (12, 48):
+        middle = drawn[24 - count // 2 : 24 + count // 2]
+        for kind, frames in (("sound", middle), ("exchanged", corrupt(middle, "swap", 5, other_THWC=other[:1]))):
+            found[kind, count] = said("anime.character", frames).details
+    for count in (12, 48):
+        assert found["exchanged", count]["switch"] > found["sound", count]["switch"] + 0.5
+        assert found["exchanged", count]["at_jump"] > found["sound", count]["at_jump"] + 0.5
+    # the same four drawings, and the same figure in them but for where the whole clip moves
+    assert found["exchanged", 48]["switch"] == pytest.approx(found["exchanged", 12]["switch"], abs=0.3)
 
 
 def test_black_bars_are_no_part_of_the_looks():

@@ -538,7 +538,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "jumble": Corruption(apply=_jumble, dimension="anime.character", use="held_out"),
     "run": Corruption(apply=_run, dimension="anime.appeal", use="fitting"),
     "dropout": Corruption(apply=_dropout, dimension="anime.appeal", use="fitting"),
-    "tiles": Corruption(apply=_tiles, dimension="anime.appeal", use="held_out"),
-    "fringe": Corruption(apply=_fringe, dimension="anime.appeal", use="held_out"),
-    "stain": Corruption(apply=_stain, dimension="anime.appeal", use="held_out"),
+    "tiles": Corruption(apply=_tiles, dimension="anime.appeal", use="fitting"),
+    "fringe": Corruption(apply=_fringe, dimension="anime.appeal", use="fitting"),
+    "stain": Corruption(apply=_stain, dimension="anime.appeal", use="fitting"),
 }

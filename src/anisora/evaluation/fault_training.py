@@ -36,7 +36,10 @@ from anisora.measures.perceptual import network as pretrained
 Picture = NDArray[np.uint8]  # [H, W, 3]
 
 #: Kinds of spoiling that are harder to see than others, and how much more often they are tried.
-HARDER = {"veil": 3.0, "posterize": 3.0, "ghost": 2.0, "run": 2.0, "dropout": 2.0, "bleed": 1.5}
+HARDER = {
+    "veil": 4.0, "posterize": 3.0, "stain": 3.0, "tiles": 2.5, "run": 2.5, "ghost": 2.0, "dropout": 2.0, "bleed": 1.5,
+    "fringe": 1.5,
+}  # fmt: skip
 
 #: What each network is to tell from sound pictures, and how often each is tried. `swap` and its seams are none of it: a
 #: figure that is exchanged without a seam is exchanged all the same.
@@ -51,6 +54,9 @@ SPOILED: dict[Subject, dict[str, float]] = {
 
 #: Pictures of a step, each once sound and twice spoiled, the second time worse; the square that is seen of each.
 TRIOS, SEEN_PX = 10, 224
+
+#: Of so many times as many tries a step must find its pictures: some kinds change nothing of some pictures.
+MOST_TRIES = 20
 
 #: A picture is spoiled at the size it is judged at, or, in so many, at another from the range, and is seen at the first.
 OTHER_SIZE_SHARE, SIZES_PX = 0.4, (224, 400)
@@ -99,7 +105,8 @@ class Pictures:
 def learn(subject: Subject, pictures: Pictures, out: Path, fit: Fit, settings: FaultSettings) -> Path | None:
     """The file of the weights of one network; None when time was up: run again to go on.
 
-    Raises BadInput without any pictures, AssetMissing or BadCheckpoint where the weights that it begins with cannot be had.
+    Raises BadInput without any pictures or with flat colours alone, AssetMissing or BadCheckpoint where the weights that it
+    begins with cannot be had.
     """
     from safetensors.torch import save_file
 
@@ -177,7 +184,7 @@ def _batch(subject: Subject, pictures: Pictures, rng: np.random.Generator) -> tu
     names, share = list(SPOILED[subject]), np.array(list(SPOILED[subject].values()))
     shown: list[NDArray[np.uint8]] = []
     kinds, severities = [], []
-    while len(shown) < TRIOS:
+    for _ in range(MOST_TRIES * TRIOS):
         kind = int(rng.choice(len(names), p=share / share.sum()))
         mild, hard = sorted(int(s) for s in rng.permutation(SEVERITIES)[:2])
         trio = _trio(pictures.one(rng), pictures.one(rng), names[kind], (mild, hard), rng)
@@ -185,6 +192,10 @@ def _batch(subject: Subject, pictures: Pictures, rng: np.random.Generator) -> tu
             shown.append(trio)
             kinds.append(kind)
             severities.append((mild, hard))
+        if len(shown) == TRIOS:
+            break
+    else:
+        raise BadInput("pictures on which nothing can be seen to be wrong", got="flat colours", expected="drawings")
     frames = torch.from_numpy(np.stack(shown)).permute(0, 1, 4, 2, 3)
     return frames, torch.tensor(kinds), torch.tensor(severities)
 
@@ -243,7 +254,10 @@ def _compressed(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _smaller(picture: Picture, rng: np.random.Generator) -> Picture:
-    return resized(resized(picture, int(rng.integers(180, 250))), LOOK_PX)
+    """Once smaller, and in half of the steps brought to twice that size in between, as small clips are."""
+    size_px = int(rng.integers(160, 250))
+    small = resized(picture, size_px)
+    return resized(resized(small, 2 * size_px) if rng.random() < 0.5 else small, LOOK_PX)
 
 
 def _few_colors(picture: Picture, rng: np.random.Generator) -> Picture:

@@ -23,6 +23,9 @@ from anisora.measures.similarity import luma
 #: The short side at which looks are judged, and the one for flow and differences.
 LOOK_PX, FLOW_PX = 256, 128
 
+#: The blur, in pixels at `FLOW_PX`, of the softened pictures for flow.
+SOFT_PX = 1.0
+
 #: Frames beyond this are refused: a shot is scored, not a film (0.4 MB a frame).
 MAX_FRAMES = 2000
 
@@ -53,7 +56,7 @@ class Footage:
     width_px: int
     height_px: int
     notes: tuple[str, ...] = ()
-    _flows: dict[tuple[int, int], Flow] = field(default_factory=dict, repr=False)
+    _flows: dict[tuple[int, int, bool], Flow] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Footage:
@@ -147,16 +150,24 @@ class Footage:
 
     # ------------------------------------------------------------------------------------------------ flow
 
-    def flow(self, start: int, end: int) -> Flow:
-        """The flow from one frame to another at `FLOW_PX`, in its pixels; each pair is computed once."""
-        if (start, end) not in self._flows:
-            a, b = self._grey_THW[start], self._grey_THW[end]
-            self._flows[start, end] = dis_flow(a, b, fine=False)
-        return self._flows[start, end]
+    def flow(self, start: int, end: int, *, soft: bool = False) -> Flow:
+        """The flow from one frame to another at `FLOW_PX`, in its pixels, with `soft` of the two blurred by `SOFT_PX`; each is
+        computed once."""
+        if (start, end, soft) not in self._flows:
+            grey = self.soft_THW if soft else self._grey_THW
+            self._flows[start, end, soft] = dis_flow(grey[start], grey[end], fine=False)
+        return self._flows[start, end, soft]
 
     @cached_property
     def _grey_THW(self) -> NDArray[np.uint8]:
         return np.rint(self.luma_THW).astype(np.uint8)
+
+    @cached_property
+    def soft_THW(self) -> NDArray[np.uint8]:
+        """Luma blurred by `SOFT_PX`, which a small shift of lines changes less."""
+        import cv2
+
+        return np.stack([cv2.GaussianBlur(frame, (0, 0), SOFT_PX) for frame in self._grey_THW])
 
     @property
     def diagonal_px(self) -> float:

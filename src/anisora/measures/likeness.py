@@ -7,6 +7,7 @@ may move, and after the colours of the scene have been matched, so that nightfal
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ LEAST = 1e-3
 
 #: Figures nearer to each other than this, as 1 - cosine, differ in nothing: what is added to both sides of a ratio.
 SAME = 0.03
+
+#: Added to both sides of a ratio of changes, in grey levels.
+LEAST_LEVELS = 0.5
 
 
 def likeness_features(footage: Footage, reference_HWC: NDArray[np.uint8] | None = None) -> dict[str, float] | str:
@@ -60,34 +64,30 @@ def figure_features(footage: Footage) -> dict[str, float] | str:
 
     The figure is where things move by themselves and the middle of the picture. `mean`, `worst`: the log of 1 - the
     mean best-match cosine, over moments, of the figure's places among those of the first two moments, both ways.
-    `switch`: at the moment where it is largest, how much less alike the two moments before are to the two from it on
-    than each two are among themselves, as log: a figure that turns is as unlike before as behind, one that is
-    exchanged is not. `bent`: how much surer a network is that what is seen is bent out of shape (`faults`) in the second
-    half of the clip than at its beginning. Raises AssetMissing.
+    `switch`: how much less alike two drawings before a moment are to two from it on than each two are among themselves,
+    as log, where the picture changes most beside the drawings next to it; `at_jump`: the same where it changes most of
+    all. A figure that moves is as unlike before as behind, one that is exchanged is not; and drawing by drawing that does
+    not depend on how long the clip is. `bent`: how much surer a network is that what is seen is bent out of shape
+    (`faults`) in the second half of the clip than at its beginning. Raises AssetMissing.
     """
     if problem := _unusable(footage):
         return problem
     moments = figure_moments(footage)
     if len(moments) < 4:
         return "too_short"
-    frames = [footage.frames_THWC[i] for i in moments]
-    maps = _maps([_matched(frame, frames[0]) for frame in frames])[0]
-    places_TCN = maps.flatten(2)
-    grid = (maps.shape[2], maps.shape[3])
-    figure_TN = np.stack([_figure(footage, i, grid).ravel() for i in moments])
-    values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(frames))])
+    places_TCN, figure_TN = _places(footage, moments)
+    values = np.array([_best_matches(places_TCN, figure_TN, t) for t in range(2, len(moments))])
     return {
         "mean": _log_rest(values.mean()),
         "worst": _log_rest(values.min()),
-        "switch": _switch(places_TCN, figure_TN),
+        **_switches(footage),
         "bent": _bent(footage),
     }
 
 
 def figure_moments(footage: Footage) -> list[int]:
-    """Up to `DEEP_MOMENTS` frames, each so many drawings after the one before: two moments of one held drawing are equal, and
-    two that lie closer than others more alike, so that all else would look exchanged beside them. Evenly spread over
-    the frames where fewer than four drawings are."""
+    """Up to `DEEP_MOMENTS` frames, each so many drawings after the one before, so that drawings held for two frames are seen
+    no other than once. Evenly spread over the frames where fewer than four drawings are."""
     drawings = footage.drawings
     stride = math.ceil((len(drawings) - 1) / (DEEP_MOMENTS - 1))
     return drawings[::stride] if len(drawings) >= 4 else footage.deep_moments
@@ -172,9 +172,23 @@ def _figure(footage: Footage, t: int, grid: tuple[int, int]) -> NDArray[np.bool_
     luma = footage.luma_THW
     change = np.abs(luma[footage.moments] - luma[t]).mean(axis=0)
     moving = cv2.resize(change, grid[::-1], interpolation=cv2.INTER_AREA)
-    y, x = np.mgrid[-1 : 1 : grid[0] * 1j, -1 : 1 : grid[1] * 1j]
-    weight = np.exp(-(x**2 + y**2)) * (moving + 2)
+    weight = _middle(*grid) * (moving + 2)
     return weight >= np.quantile(weight, 1 - FIGURE_SHARE)
+
+
+def _places(footage: Footage, moments: list[int]) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Of some frames, in the colours of the first of the clip: the unit features of all places, [T, C, N], and which of the
+    places are the figure's, [T, N]."""
+    first = footage.frames_THWC[0]
+    maps = _maps([_matched(footage.frames_THWC[i], first) for i in moments])[0]
+    grid = (maps.shape[2], maps.shape[3])
+    return maps.flatten(2), np.stack([_figure(footage, i, grid).ravel() for i in moments])
+
+
+def _middle(height: int, width: int) -> NDArray[np.float64]:
+    """How much places [height, width] count for being near the middle of the picture."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return np.asarray(np.exp(-(x**2 + y**2)))
 
 
 def _best_matches(places_TCN: Tensor, figure_TN: NDArray[np.bool_], t: int) -> float:
@@ -183,14 +197,31 @@ def _best_matches(places_TCN: Tensor, figure_TN: NDArray[np.bool_], t: int) -> f
     return _alike(places_TCN, figure_TN, [0, 1], [t])
 
 
+def _switches(footage: Footage) -> dict[str, float]:
+    """`switch` and `at_jump` of `figure_features`, each of the two drawings on either side of one moment."""
+    drawings = footage.drawings if len(footage.drawings) >= 4 else footage.deep_moments
+    change = np.array([_change(footage, a, b) for a, b in itertools.pairwise(drawings)])
+    inner = change[1:-1]  # two drawings on either side
+    beside = (inner + LEAST_LEVELS) / ((change[:-2] + change[2:]) / 2 + LEAST_LEVELS)
+    found = {}
+    for name, size in (("switch", beside), ("at_jump", inner)):
+        t = 2 + int(size.argmax())
+        found[name] = _switch(*_places(footage, drawings[t - 2 : t + 2]))
+    return found
+
+
+def _change(footage: Footage, a: int, b: int) -> float:
+    """How far the picture differs from one frame to another, in grey levels, most of all in its middle."""
+    luma = footage.luma_THW
+    weight = _middle(*luma.shape[1:])
+    return float((np.abs(luma[b] - luma[a]) * weight).sum() / weight.sum())
+
+
 def _switch(places_TCN: Tensor, figure_TN: NDArray[np.bool_]) -> float:
-    """At the worst moment t, how much farther moments on two sides of it are from each other than those on one, as log."""
-    count = len(figure_TN)
-    pairs = [(a, b) for a in range(count) for b in range(a + 1, min(a + 4, count))]
-    off = {(a, b): _unlike(places_TCN, figure_TN, a, b) for a, b in pairs}
-    between = [np.mean([off[a, b] for a in (t - 2, t - 1) for b in (t, t + 1)]) for t in range(2, count - 1)]
-    within = [np.mean([off[t - 2, t - 1], off[t, t + 1]]) for t in range(2, count - 1)]
-    return float(np.log((np.array(between) + SAME) / (np.array(within) + SAME)).max())
+    """Of four moments, how much farther the first two are from the last two than each two are from one another, as log."""
+    off = {(a, b): _unlike(places_TCN, figure_TN, a, b) for a, b in itertools.combinations(range(4), 2)}
+    between = np.mean([off[a, b] for a in (0, 1) for b in (2, 3)])
+    return float(np.log((between + SAME) / ((off[0, 1] + off[2, 3]) / 2 + SAME)))
 
 
 def _unlike(places_TCN: Tensor, figure_TN: NDArray[np.bool_], a: int, b: int) -> float:

@@ -70,10 +70,15 @@ def own_motion(frames_THWC: Frames, foreground_THW: Mask) -> list[Flow]:
 
 def leads_back(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
     """Where going forward and back again ends within half a pixel, or a tenth of the way, of the start: bool [H, W]."""
+    return off_the_way_back(forward_HW2, backward_HW2) <= 1
+
+
+def off_the_way_back(forward_HW2: Flow, backward_HW2: Flow) -> NDArray[np.float32]:
+    """How far from the start going forward and back again ends, squared, over what `leads_back` allows, [H, W]."""
     returned = pull(backward_HW2, forward_HW2)
     miss = ((forward_HW2 + returned) ** 2).sum(axis=-1)
     way = (forward_HW2**2).sum(axis=-1) + (returned**2).sum(axis=-1)
-    return miss <= 0.01 * way + 0.5
+    return np.asarray(miss / (0.01 * way + 0.5))
 
 
 def blend_residual(frames_THWC: Frames, guides_THWC: Frames, at: Sequence[int]) -> float:

@@ -1,9 +1,9 @@
 """How far things move in a shot: what the figures do beyond the camera, over the clip and not a second.
 
 The sum of small steps grows with every artefact; what counts is what it comes to. The clip is seen at a few moments, as
-the paper's motion model sees it, and flow from one to the next is kept only where it leads back. That is independent of
-frame rate, held drawings and size, and noise moves nothing. And it counts how much of the clip moves: one that comes to a stop
-after half of the way has less motion than one that covers the same way in all of its time.
+the paper's motion model sees it, and flow from one to the next counts the less the farther from its start it leads back.
+That is independent of frame rate, held drawings and size, and noise moves nothing. And it counts how much of the clip
+moves: one that comes to a stop after half of the way has less motion than one that covers the same way in all of its time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import itertools
 
 import numpy as np
 
-from anisora.measures.flow import affine_flow, fit_camera
+from anisora.measures.flow import Flow, affine_flow, fit_camera
 from anisora.measures.footage import MOMENTS, Footage, spread
-from anisora.measures.motion import leads_back
+from anisora.measures.motion import off_the_way_back
 
 #: What moves most is looked at: this share of the picture.
 TOP_SHARE = 0.05
@@ -72,9 +72,21 @@ def _steps(footage: Footage, most: int = MOMENTS) -> np.ndarray:
     """What moves between up to so many moments, [M - 1, 4]: the fastest of the figures, the camera, the fastest of all, the
     area."""
     moments = spread(len(footage), min(most, MOMENTS, 1 + (len(footage) - 1) // LEAST_STEP))
-    rows = np.array([_step(footage, a, b) for a, b in itertools.pairwise(moments)])
-    rows[:, :3] *= len(rows) / (MOMENTS - 1)  # short clips have fewer and longer steps
+    rows = np.array([_step(footage, a, b) for a, b in _pairs(moments, len(footage))])
+    rows[:, :3] *= (len(moments) - 1) / (MOMENTS - 1)  # short clips have fewer and longer steps
     return rows
+
+
+def _pairs(moments: list[int], count: int) -> list[tuple[int, int]]:
+    """Each moment and the next, and the same half a step later: where flow fails is chance, and twice as many chances even
+    out."""
+    later = (moments[1] - moments[0]) // 2
+    pairs = []
+    for a, b in itertools.pairwise(moments):
+        pairs.append((a, b))
+        if later and b + later < count:
+            pairs.append((a + later, b + later))
+    return pairs
 
 
 def _throughout(motion_M: np.ndarray) -> float:
@@ -85,13 +97,20 @@ def _throughout(motion_M: np.ndarray) -> float:
 def _step(footage: Footage, a: int, b: int) -> tuple[float, float, float, float]:
     if np.array_equal(footage.luma_THW[a], footage.luma_THW[b]):
         return 0.0, 0.0, 0.0, 0.0
-    flow = footage.flow(a, b)
-    sure = leads_back(flow, footage.flow(b, a))
-    camera = affine_flow(fit_camera(flow, sure), *flow.shape[:2])
+    flow, back = _flow(footage, a, b), _flow(footage, b, a)
+    off = off_the_way_back(flow, back)
+    camera = affine_flow(fit_camera(flow, off <= 1), *flow.shape[:2])
     percent = 100 / footage.diagonal_px
+    sure = 1 / (1 + off)
     own = np.linalg.norm(flow - camera, axis=-1) * sure * percent
     whole = np.linalg.norm(flow, axis=-1) * sure * percent
     return _top(own), float(np.linalg.norm(camera, axis=-1).mean() * percent), _top(whole), float((own > 0.5).mean())
+
+
+def _flow(footage: Footage, a: int, b: int) -> Flow:
+    """The mean of the flow of the pictures as they are and softened: where thin lines on white decide, good compression
+    changes either much, and both little."""
+    return np.asarray((footage.flow(a, b) + footage.flow(a, b, soft=True)) / 2, np.float32)
 
 
 def _top(length_HW: np.ndarray) -> float:

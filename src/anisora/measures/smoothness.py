@@ -26,6 +26,9 @@ MOST_PX, MOST_LEVELS = 4.0, 20.0
 
 CELL_PX = 8
 
+#: Added to the distance of two drawings, in grey levels: a tree has no steps of length 0.
+LEAST_APART = 0.01
+
 
 def smoothness_features(footage: Footage) -> dict[str, float] | str:
     """The signs of unsteadiness by name, each larger for worse; or the reason why there are none.
@@ -39,6 +42,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
     goes_back:    how much of a step the next one undoes, along the flow
     softness:     coarse edges over fine ones: blur hides what the others look for, and must not pay
     freeze:       the longest hold beyond the middle one, as a share of the clip
+    detour:       how much longer a step is than those that lead from the one drawing to the other over others, as log
     The first four and softness are logarithms. `registration_px` is that error in pixels, for showing.
 
     What changes from drawing to drawing by chance comes back at once, the other way round; what moves on, or moves as no
@@ -65,6 +69,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
         "goes_back": _goes_back(footage),
         "softness": _softness(footage),
         "freeze": _longest_hold(footage),
+        "detour": _detour(footage),
     }
 
 
@@ -181,6 +186,28 @@ def _longest_hold(footage: Footage) -> float:
     """How much longer than the middle hold the longest is, as a share of the clip."""
     holds = np.diff([*footage.drawings, len(footage)])
     return float((holds.max() - np.median(holds)) / len(footage))
+
+
+def _detour(footage: Footage) -> float:
+    """How much longer the steps from drawing to drawing are than those of the way that leads between the two over others, as
+    log: 0 where no drawing lies between two successive ones, also for what swings to and fro and comes by again.
+
+    That way is the one in the shortest tree that joins all drawings; its steps are averaged by their length, so that
+    drawings that are all but equal are no steps.
+    """
+    from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
+    from scipy.spatial.distance import pdist, squareform
+
+    steps, hops = 0.0, 0.0
+    for run in footage.runs:
+        flat = footage.soft_THW[run].reshape(len(run), -1)
+        apart = squareform(pdist(flat, "cityblock")) / flat.shape[1] + LEAST_APART
+        tree = minimum_spanning_tree(np.triu(apart, 1))
+        squares = tree.multiply(tree).tocsr()
+        along, squared = (np.diag(dijkstra(graph, directed=False), 1) for graph in (tree, squares))
+        steps += float(np.diag(apart, 1).sum())
+        hops += float((squared / along).sum())
+    return float(np.log(steps / hops))
 
 
 def held_share(footage: Footage) -> float:
