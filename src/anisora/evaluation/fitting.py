@@ -100,12 +100,14 @@ def _fit_motion(records: Sequence[MetricRecord]) -> dict[str, Any]:
 
 
 def _fit_head(metric: str, records: Sequence[MetricRecord]) -> dict[str, Any]:
-    """The head of a dimension, and the one for its marks, on a scale where the median clean clip is at `CLEAN`, and the
-    median spoiled one as far on the other side."""
+    """The head of a dimension, and the one for its marks, that in use where their kinds were not tried; on a scale where the
+    median clean clip is at `CLEAN`, and the median spoiled one as far on the other side."""
     own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric]
     head = _fitted_head(metric, records, FEATURES[metric], own)
     if metric in MARKS:
-        head["marks"] = _fitted_head(metric, records, *MARKS[metric])
+        signs, kinds = MARKS[metric]
+        was_tried = any(r.params["kind"] in kinds for r in records)
+        head["marks"] = _fitted_head(metric, records, signs, kinds) if was_tried else table()[metric]["marks"]
     clean = np.median([head_value(head, r.details) for r in records if r.params["kind"] == "clean"])
     spoiled = np.median([head_value(head, r.details) for r in records if r.params["kind"] in own])
     scale = {
