@@ -5,7 +5,7 @@
     anisora evaluate train-faults pictures --stills stills --clips clips --out faults
 
 Needs `dpkg-deb`. Of each package up to `SCENES` pictures and `CUT_OUTS` with holes in them are taken, always the same ones,
-none twice; those without contrast or sharp edges are left out by `train-faults`. 1.4 GB of packages, 1.1 GB of stills.
+none twice; those without contrast or sharp edges are left out by `train-faults`. 1.4 GB of packages.
 """
 
 from __future__ import annotations

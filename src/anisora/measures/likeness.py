@@ -203,11 +203,9 @@ def _switches(footage: Footage) -> dict[str, float]:
     change = np.array([_change(footage, a, b) for a, b in itertools.pairwise(drawings)])
     inner = change[1:-1]  # two drawings on either side
     beside = (inner + LEAST_LEVELS) / ((change[:-2] + change[2:]) / 2 + LEAST_LEVELS)
-    found = {}
-    for name, size in (("switch", beside), ("at_jump", inner)):
-        t = 2 + int(size.argmax())
-        found[name] = _switch(*_places(footage, drawings[t - 2 : t + 2]))
-    return found
+    at = {"switch": int(beside.argmax()), "at_jump": int(inner.argmax())}
+    found = {t: _switch(*_places(footage, drawings[t : t + 4])) for t in set(at.values())}  # often one and the same
+    return {name: found[t] for name, t in at.items()}
 
 
 def _change(footage: Footage, a: int, b: int) -> float:
