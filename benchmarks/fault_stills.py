@@ -22,10 +22,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 PACKAGES = (
-    "fillets-ng-data", "flare-game", "freeorion-data", "frozen-bubble-data", "gcompris-qt-data", "hedgewars-data",
-    "ktuberling-data", "lincity-ng-data", "mate-backgrounds", "pingus-data", "plasma-workspace-wallpapers", "pokerth-data",
-    "renpy-demo", "renpy-thequestion", "supertux-data", "tuxmath-data", "tuxpaint-data", "ukui-wallpapers",
-    "unknown-horizons", "wesnoth-1.16-data",
+    "caveexpress-data", "endless-sky-data", "fillets-ng-data", "flare-game", "freeorion-data", "frozen-bubble-data",
+    "gcompris-qt-data", "gnome-backgrounds", "hedgewars-data", "ktuberling-data", "lincity-ng-data",
+    "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds", "openclipart-png", "pingus-data",
+    "plasma-workspace-wallpapers", "pokerth-data", "renpy-demo", "renpy-thequestion", "scratch", "supertux-data",
+    "sway-backgrounds", "tuxmath-data", "tuxpaint-data", "tuxpaint-stamps-default", "ukui-wallpapers", "unknown-horizons",
+    "wesnoth-1.16-data",
 )  # fmt: skip
 
 SCENES, CUT_OUTS = 120, 60

@@ -16,7 +16,7 @@ from anisora.evaluation.suite import one_thread, score_sample
 from anisora.measures.appeal import color_off, edges_fine, fadedness
 from anisora.measures.footage import Footage
 from anisora.measures.net_motion import _pairs
-from anisora.measures.smoothness import smoothness_features
+from anisora.measures.smoothness import LEAST_LEVELS, smoothness_features
 from anisora.synthetic import render_clip
 
 SAMPLE = Sample(id="clip", video=Path("clip.mp4"))
@@ -75,6 +75,23 @@ def test_chance_comes_back_the_other_way_round():
     assert signs["lit"]["takes_back"] > 0.6 > 0.2 > signs["sliding"]["takes_back"]
 
 
+@pytest.mark.parametrize("levels", [2, 4, 6])
+def test_unrest_is_the_grain_in_levels_and_no_motion(levels):
+    """In a picture of which a part moves; flow takes some of what is coarse for motion."""
+    rng = np.random.default_rng(0)
+    still = cv2.GaussianBlur(rng.uniform(0, 255, (128, 160)), (0, 0), 6)
+    still = 128 + (still - still.mean()) * 30 / still.std()
+    moving = np.stack([np.where(np.arange(160) < 60, np.roll(still, 3 * t, 1), still) for t in range(12)])
+
+    def unrest(grain: float) -> float:
+        frames = moving + grain * rng.standard_normal(moving.shape)
+        frames = np.rint(np.clip(frames, 0, 255)).astype(np.uint8).repeat(2, 1).repeat(2, 2)
+        return smoothness_features(Footage.of_frames(np.repeat(frames[..., None], 3, axis=-1)))["unrest"]
+
+    assert np.exp(unrest(0)) == pytest.approx(LEAST_LEVELS, abs=0.5)
+    assert np.exp(unrest(levels)) - LEAST_LEVELS == pytest.approx(levels, rel=0.25)
+
+
 def test_drawings_out_of_order_make_a_detour():
     """Of a surface that grows lighter by even steps, each step counts by how many lie between its two ends."""
 
@@ -94,9 +111,13 @@ def test_drawings_out_of_order_make_a_detour():
         assert detour(order) == pytest.approx(np.log(np.abs(np.diff(order)).mean()), abs=1e-2)
 
 
-def test_motion_is_seen_at_moments_and_half_way_between():
-    assert _pairs([0, 4, 8, 11], 12) == [(0, 4), (2, 6), (4, 8), (6, 10), (8, 11)]
-    assert _pairs([0, 1, 2], 3) == [(0, 1), (1, 2)]
+def test_motion_is_seen_from_part_to_part_of_the_clip():
+    assert _pairs(12, 3) == [(1, 5), (3, 7), (5, 9), (7, 11)]
+    for total in range(2, 60):
+        pairs = _pairs(total, 12)
+        assert [(a // 2, b // 2) for a, b in _pairs(2 * total, 12)] == pairs
+        assert all(0 <= a <= b < total for a, b in pairs)
+        assert len(pairs) == 22
 
 
 def test_an_exchanged_figure_is_found_drawing_by_drawing_however_long_the_clip():

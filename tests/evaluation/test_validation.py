@@ -56,6 +56,9 @@ def test_figures_follow_their_definitions():
     assert got["all"]["order"]["flicker"][SMOOTH] == pytest.approx((5 + 5.5) / 12)
     # a's 75 against b's clean 60, b's 50 against a's clean 80
     assert got["all"]["across"]["flicker"][SMOOTH] == 0.5
+    # and a wobble that a alone has: one pair more of each, right
+    wobbled = figures([*records, record("a", "wobble", 3, 2.0)])["all"]["by_dimension"][SMOOTH]
+    assert wobbled == pytest.approx({"order": (5 + 5.5 + 1) / 13, "across": 2 / 3})
     assert got["all"]["improved"]["flicker"][SMOOTH] == pytest.approx(0.5 / 6)
     # the range is the clean mean less the mean at the worst: 70 - 15
     assert got["changed"]["half_size"][SMOOTH] == pytest.approx([100 * 1.5 / 55, 100 * 2.85 / 55])
@@ -94,6 +97,7 @@ def test_a_fit_uses_what_is_marked_for_it_and_keeps_signs():
             "worst": size,
             "switch": size,
             "bent": severity * (kind == "melt"),
+            "detour": 0.0,  # its kind is not tried, so its head stays the one in use
         }
         return [
             record(clip, kind, severity, 50.0, metric, details=features, clip_use=use)

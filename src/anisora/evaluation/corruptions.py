@@ -522,7 +522,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "holds": Corruption(apply=_holds, dimension=None, use="fitting", spares="anime.smoothness"),
     "static_warp": Corruption(apply=_static_warp, dimension=None, use="held_out", spares="anime.smoothness"),
     "color_script": Corruption(apply=_color_script, dimension=None, use="fitting", spares="anime.character"),
-    "static": Corruption(apply=_static, dimension="anime.smoothness", use="held_out"),
+    "static": Corruption(apply=_static, dimension="anime.smoothness", use="fitting"),
     "strobe": Corruption(apply=_strobe, dimension="anime.smoothness", use="held_out"),
     "speckle": Corruption(apply=_speckle, dimension="anime.appeal", use="fitting"),
     "smear": Corruption(apply=_smear, dimension="anime.appeal", use="fitting"),

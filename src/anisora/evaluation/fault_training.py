@@ -37,8 +37,8 @@ Picture = NDArray[np.uint8]  # [H, W, 3]
 
 #: Kinds of spoiling that are harder to see than others, and how much more often they are tried.
 HARDER = {
-    "veil": 4.0, "posterize": 3.0, "stain": 3.0, "tiles": 2.5, "run": 2.5, "ghost": 2.0, "dropout": 2.0, "bleed": 1.5,
-    "fringe": 1.5,
+    "stain": 4.5, "tiles": 4.5, "veil": 4.0, "posterize": 4.0, "run": 3.5, "ghost": 2.5, "halo": 2.0, "dropout": 2.0,
+    "bleed": 1.5, "fringe": 1.5,
 }  # fmt: skip
 
 #: What each network is to tell from sound pictures, and how often each is tried. `swap` and its seams are none of it: a
@@ -94,8 +94,8 @@ class Pictures:
     clips: Sequence[Sequence[Picture]]
 
     def one(self, rng: np.random.Generator) -> Picture:
-        """One of them: of clips in three steps of ten, drawn in two, a still in five, as far as there are any."""
-        pools = [(0.3, self.clips), (0.2, self.drawn), (0.5, self.stills)]
+        """One of them: of clips in seven of twenty, a drawn one in two, a still in eleven, as far as there are any."""
+        pools = [(0.35, self.clips), (0.1, self.drawn), (0.55, self.stills)]
         shares = np.array([share if pool else 0.0 for share, pool in pools])
         pool: Any = pools[int(rng.choice(3, p=shares / shares.sum()))][1]
         chosen = pool[int(rng.integers(len(pool)))]
@@ -280,7 +280,7 @@ def _grey(picture: Picture, rng: np.random.Generator) -> Picture:
 
 #: What is no fault, and in how large a share of the steps it is done; else the picture stays as it is.
 NO_FAULTS: tuple[tuple[float, Callable[[Picture, np.random.Generator], Picture]], ...] = (
-    (0.15, _compressed), (0.12, _smaller), (0.12, _few_colors), (0.08, _dusk), (0.08, _grey),
+    (0.15, _compressed), (0.16, _smaller), (0.12, _few_colors), (0.08, _dusk), (0.08, _grey),
 )  # fmt: skip
 
 

@@ -25,12 +25,13 @@ from anisora.evaluation.validation import is_learned_from
 FEATURES: dict[str, dict[str, int]] = {
     "anime.smoothness": dict.fromkeys(
         (
-            "registration", "disorder", "flicker", "curvature", "takes_back", "turns_back", "goes_back", "softness", "freeze",
+            "registration", "disorder", "flicker", "curvature", "takes_back", "turns_back", "goes_back", "unrest", "softness",
+            "freeze",
         ),
         -1,
     ),
     "anime.appeal": {"spoiled": -1, "edge_fine": 1, "color_off": -1},
-    "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
+    "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "hues": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1, "switch": -1, "at_jump": -1},
 }  # fmt: skip
 

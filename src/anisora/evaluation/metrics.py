@@ -212,11 +212,11 @@ def _brightness_drift(sample: Sample, footage: Footage) -> Measured:
 
 
 METRICS: dict[str, Metric] = {
-    "anime.smoothness": Metric(measure=_smoothness, unit="log-odds", version=3),
-    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=4),
+    "anime.smoothness": Metric(measure=_smoothness, unit="log-odds", version=4),
+    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=5),
     "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=5),
     "anime.text_video": Metric(measure=_text_video, unit="log-odds"),
-    "anime.image_video": Metric(measure=_image_video, unit="log-odds"),
+    "anime.image_video": Metric(measure=_image_video, unit="log-odds", version=2),
     "anime.character": Metric(measure=_character, unit="log-odds", version=4),
     "anime.mask_precision": Metric(measure=_mask_motion("precision"), unit="share", needs=("mask",)),
     "anime.mask_precision_paper": Metric(measure=_mask_motion("precision_rectangles"), unit="share", needs=("mask",)),

@@ -320,10 +320,11 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
     """Every figure of the validation, of all records and of those that nothing was fitted to.
 
     `order`: kind -> metric -> share of pairs of severities of one clip, the clean one among them, in which more is
-    worse (ties half). `across`: the same for severity 3 of a clip against other clean clips. `improved`: the share of
-    spoiled clips scored above the clean one. `fallen`: the mean fall of the score at severity 3, in points. `changed`:
-    invariance -> metric -> the median and 95th percentile of the change, in percent of the range (the clean mean less
-    the mean of the own corruptions at their worst). A scorer of another backend stands under `METRIC (BACKEND)`.
+    worse (ties half). `across`: the same for severity 3 of a clip against other clean clips. `by_dimension`: both of
+    each dimension, over the pairs of all its own kinds. `improved`: the share of spoiled clips scored above the clean
+    one. `fallen`: the mean fall of the score at severity 3, in points. `changed`: invariance -> metric -> the median and
+    95th percentile of the change, in percent of the range (the clean mean less the mean of the own corruptions at their
+    worst). A scorer of another backend stands under `METRIC (BACKEND)`.
     """
     known = [r for r in records if "kind" in r.params and r.score is not None]
     free = [r for r in known if r.params["clip_use"] == "held_out"]
@@ -351,7 +352,7 @@ def _tables(records: Sequence[MetricRecord]) -> dict[str, Any]:
             by_name = {"order": _order, "across": _across, "improved": _improved, "fallen": _fallen}
             for name, figure in by_name.items():
                 tables[name].setdefault(kind, {})[metric] = figure(scores, kind)
-    return tables
+    return {**tables, "by_dimension": {name: _of_all_kinds(_scores(records, name), name) for name in _labels(records)}}
 
 
 Scores = dict[str, dict[str, dict[int, float]]]  # clip -> kind -> severity -> score
@@ -371,29 +372,41 @@ def _scores(records: Sequence[MetricRecord], metric: str) -> Scores:
     return {clip: by_kind for clip, by_kind in found.items() if "clean" in by_kind}
 
 
-def _share(better: Sequence[float], worse: Sequence[float]) -> float | None:
-    """How often the first of a pair is above the second, ties half."""
-    difference = np.subtract(better, worse)
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if difference.size else None
+def _share(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """How often the first of a pair is above the second, ties half; None without pairs."""
+    difference = np.array([better - worse for better, worse in pairs])
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if pairs else None
+
+
+def _of_all_kinds(scores: Scores, metric: str) -> dict[str, float | None]:
+    own = [kind for kind, corruption in CORRUPTIONS.items() if corruption.dimension == metric.partition(" ")[0]]
+    by_name = {"order": _pairs_of_order, "across": _pairs_across}
+    return {name: _share([p for kind in own for p in pairs(scores, kind)]) for name, pairs in by_name.items()}
 
 
 def _order(scores: Scores, kind: str) -> float | None:
+    return _share(_pairs_of_order(scores, kind))
+
+
+def _pairs_of_order(scores: Scores, kind: str) -> list[tuple[float, float]]:
     pairs = []
     for by_kind in scores.values():
         levels = sorted({0: by_kind["clean"][0], **by_kind.get(kind, {})}.items())
         pairs += [(a, b) for i, (_, a) in enumerate(levels) for _, b in levels[i + 1 :]]
-    return _share(*zip(*pairs, strict=True)) if pairs else None
+    return pairs
 
 
 def _across(scores: Scores, kind: str) -> float | None:
+    return _share(_pairs_across(scores, kind))
+
+
+def _pairs_across(scores: Scores, kind: str) -> list[tuple[float, float]]:
     spoiled = {clip: by_kind[kind][3] for clip, by_kind in scores.items() if 3 in by_kind.get(kind, {})}
-    pairs = [(scores[a]["clean"][0], spoiled[b]) for a in scores for b in spoiled if a != b]
-    return _share(*zip(*pairs, strict=True)) if pairs else None
+    return [(scores[a]["clean"][0], spoiled[b]) for a in scores for b in spoiled if a != b]
 
 
 def _improved(scores: Scores, kind: str) -> float | None:
-    pairs = [(s, by_kind["clean"][0]) for by_kind in scores.values() for s in by_kind.get(kind, {}).values()]
-    return _share(*zip(*pairs, strict=True)) if pairs else None
+    return _share([(s, by_kind["clean"][0]) for by_kind in scores.values() for s in by_kind.get(kind, {}).values()])
 
 
 def _fallen(scores: Scores, kind: str) -> float | None:

@@ -1,9 +1,10 @@
 """How far things move in a shot: what the figures do beyond the camera, over the clip and not a second.
 
 The sum of small steps grows with every artefact; what counts is what it comes to. The clip is seen at a few moments, as
-the paper's motion model sees it, and flow from one to the next counts the less the farther from its start it leads back.
-That is independent of frame rate, held drawings and size, and noise moves nothing. And it counts how much of the clip
-moves: one that comes to a stop after half of the way has less motion than one that covers the same way in all of its time.
+the paper's motion model sees it, as many of every clip, and flow from one to the next counts the less the farther from its
+start it leads back. That is independent of frame rate, held drawings and size, and noise moves nothing. And it counts how
+much of the clip moves: one that comes to a stop after half of the way has less motion than one that covers the same way in
+all of its time.
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ import itertools
 import numpy as np
 
 from anisora.measures.flow import Flow, affine_flow, fit_camera
-from anisora.measures.footage import MOMENTS, Footage, spread
+from anisora.measures.footage import MOMENTS, Footage
 from anisora.measures.motion import off_the_way_back
 
 #: What moves most is looked at: this share of the picture.
 TOP_SHARE = 0.05
 
-#: Moments are at least so many frames apart, so that drawings held for two frames lie evenly between them; and so many
-#: drawings, unless that leaves fewer moments than these: showing each drawing twice shows nothing new.
-LEAST_STEP, LEAST_MOMENTS = 2, 8
+#: Motion is added up over so many steps but one, whatever the clip's length and however long its drawings are held: over
+#: longer steps less of it is found (docs/lab-notes.md).
+STEPS = 12
+
+#: Motion is given over this share of the clip, however many steps were looked at.
+SHARE = 1 / 15
+
+#: Where speeds are compared, steps are so many frames at least, so that drawings held for two frames lie evenly between them.
+LEAST_STEP = 2
 
 #: The clip is looked at in so many parts, and their motion averaged as this power: below 1, parts that stand still weigh.
 PARTS, POWER = 5, 1 / 3
@@ -34,7 +41,7 @@ END_SHARE, LEAST_PERCENT = 0.2, 0.1
 def motion_features(footage: Footage) -> dict[str, float] | str:
     """Motion over a fifteenth of the clip, in percent of the diagonal; or the reason why there is none.
 
-    `object`: of the fastest `TOP_SHARE` of the picture beyond the camera, the mean over moments; `throughout`: the same,
+    `object`: of the fastest `TOP_SHARE` of the picture beyond the camera, the mean over steps; `throughout`: the same,
     its power mean over `PARTS` parts of the clip, which is `object` where motion is even; `camera`: the mean length of
     the camera's own flow (the affine map that most of the picture follows); `all`: the fastest share without taking the
     camera out; `area`: the share of the picture that moves by itself. A still clip has 0.
@@ -43,7 +50,7 @@ def motion_features(footage: Footage) -> dict[str, float] | str:
         return "too_short"
     if footage.is_blank:
         return "blank"
-    rows = _steps(footage, max(1 + (len(footage.drawings) - 1) // LEAST_STEP, LEAST_MOMENTS))
+    rows = _steps(footage, STEPS)
     names = ("object", "camera", "all", "area")
     return dict(zip(names, map(float, rows.mean(axis=0)), strict=True)) | {"throughout": _throughout(rows[:, 0])}
 
@@ -58,7 +65,7 @@ def slow_in_out(footage: Footage) -> dict[str, float] | str:
         return "too_short"
     if footage.is_blank:
         return "blank"
-    speed = _steps(footage)[:, 0]
+    speed = _steps(footage, min(MOMENTS, len(footage) // LEAST_STEP))[:, 0]
     if not speed.any():
         return "nothing_moves"
     ends = max(1, round(END_SHARE * len(speed)))
@@ -68,25 +75,19 @@ def slow_in_out(footage: Footage) -> dict[str, float] | str:
     return {"slow_in": float(np.log2(middle / first)), "slow_out": float(np.log2(middle / last))}
 
 
-def _steps(footage: Footage, most: int = MOMENTS) -> np.ndarray:
-    """What moves between up to so many moments, [M - 1, 4]: the fastest of the figures, the camera, the fastest of all, the
-    area."""
-    moments = spread(len(footage), min(most, MOMENTS, 1 + (len(footage) - 1) // LEAST_STEP))
-    rows = np.array([_step(footage, a, b) for a, b in _pairs(moments, len(footage))])
-    rows[:, :3] *= (len(moments) - 1) / (MOMENTS - 1)  # short clips have fewer and longer steps
+def _steps(footage: Footage, count: int) -> np.ndarray:
+    """What moves from one part of the clip to the next, of so many parts, [2 (count - 1), 4]: the fastest of the figures, the
+    camera, the fastest of all, the area; as much as it would be over `SHARE` of the clip."""
+    rows = np.array([_step(footage, a, b) for a, b in _pairs(len(footage), count)])
+    rows[:, :3] *= count * SHARE
     return rows
 
 
-def _pairs(moments: list[int], count: int) -> list[tuple[int, int]]:
-    """Each moment and the next, and the same half a step later: where flow fails is chance, and twice as many chances even
-    out."""
-    later = (moments[1] - moments[0]) // 2
-    pairs = []
-    for a, b in itertools.pairwise(moments):
-        pairs.append((a, b))
-        if later and b + later < count:
-            pairs.append((a + later, b + later))
-    return pairs
+def _pairs(total: int, count: int) -> list[tuple[int, int]]:
+    """Frames of each of so many equal parts and of the next: those a quarter into the part, and those three quarters into it.
+    Where flow fails is chance, and twice as many chances even out; showing every picture twice changes none of them."""
+    places = [[(4 * i + quarter) * total // (4 * count) for i in range(count)] for quarter in (1, 3)]
+    return [pair for pairs in zip(*(itertools.pairwise(place) for place in places), strict=True) for pair in pairs]
 
 
 def _throughout(motion_M: np.ndarray) -> float:

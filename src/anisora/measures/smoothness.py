@@ -7,6 +7,8 @@ successive drawings, so that drawings held for two or three frames are no fault 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +41,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
     curvature:    how far flow changes from step to step, over its length
     takes_back:   how much of what a drawing has beyond its neighbours the next one has the other way round
     turns_back:   the same of how flow changes
+    unrest:       by how many levels the median part of the picture changes by chance, and so comes back, as log
     goes_back:    how much of a step the next one undoes, along the flow
     softness:     coarse edges over fine ones: blur hides what the others look for, and must not pay
     freeze:       the longest hold beyond the middle one, as a share of the clip
@@ -67,6 +70,7 @@ def smoothness_features(footage: Footage) -> dict[str, float] | str:
         "takes_back": _back(footage, off, MOST_LEVELS, LEAST_LEVELS, 80),
         "turns_back": _back(footage, turn, MOST_PX, LEAST_TURN_PX, 70),
         "goes_back": _goes_back(footage),
+        "unrest": _unrest(footage, off),
         "softness": _softness(footage),
         "freeze": _longest_hold(footage),
         "detour": _detour(footage),
@@ -114,12 +118,23 @@ def _back(footage: Footage, changes: Changes, most: float, least: float, percent
     Of changes by chance 2/3: the noise n makes the change n(t) - (n(t - 1) + n(t + 1)) / 2. Changes count up to `most`, and
     those well below `least` as none.
     """
-    cells = []
+    shares = [undone / (size + least**2) for undone, size in _undone(footage, changes, most)]
+    return float(np.percentile(np.concatenate(shares), percentile))
+
+
+def _undone(footage: Footage, changes: Changes, most: float) -> Iterator[tuple[NDArray, NDArray]]:
+    """At each drawing and the next, less the covariance of their two changes and their variance, of all cells."""
     for a, b, c, d in footage.in_runs(4):
         first, second = _at_most(changes[a, b, c], most), _at_most(changes[b, c, d], most)
-        undone, size = -(first * second).sum(-1), (first**2 + second**2).sum(-1) / 2
-        cells.append((_cells(undone) / (_cells(size) + least**2)).ravel())
-    return float(np.percentile(np.concatenate(cells), percentile))
+        yield _cells(-(first * second).sum(-1)).ravel(), _cells((first**2 + second**2).sum(-1) / 2).ravel()
+
+
+def _unrest(footage: Footage, off: Changes) -> float:
+    """By how many levels the median cell changes by chance, as log: what is undone of its changes, which for noise is the
+    noise's own variance, and for what moves on nothing or less. Shares of change do not see grain on a picture that
+    moves as no flow can follow; this does not see how large the other changes are."""
+    median = float(np.median(np.concatenate([undone for undone, _ in _undone(footage, off, MOST_LEVELS)])))
+    return float(np.log(np.sqrt(max(median, 0.0)) + LEAST_LEVELS))
 
 
 def _at_most(change_HWC: NDArray[np.float32], most: float) -> NDArray[np.float32]:

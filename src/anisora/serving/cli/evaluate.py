@@ -205,6 +205,11 @@ def _show_validation(result: dict[str, Any]) -> None:
                 ]
                 use = "falls" if metric == corruption.dimension else "spared"
                 rows.append((kind, label, use, corruption.use, *map(_two, shares)))
+    for label, own in result["all"]["by_dimension"].items():
+        if own["order"] is not None:
+            free = result["held_out"]["by_dimension"].get(label, {})
+            shares = [part.get(table) for part in (own, free) for table in ("order", "across", "improved")]
+            rows.append(("all of its own", label, "falls", "", *map(_two, shares)))
     head = ("corruption", "dimension", "", "kind", "order", "across", "improved", "order*", "across*", "improved*")
     show_table(head, rows, title=f"{result['clips']} clips; * the {result['clips_held_out']} held-out clips alone")
     changes = [
