@@ -186,6 +186,19 @@ def _slow(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
     return frames[np.floor(np.arange(len(frames)) * share).astype(int)]
 
 
+def _push_in(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The clip stops, and the camera moves in on its last picture: a shot that moves, and nothing in it."""
+    import cv2
+
+    last = round((1 - _at(severity, 0.2, 0.4, 0.6, 0.8, 0.95)) * (len(frames) - 1))
+    height, width = frames.shape[1:3]
+    pushed = frames.copy()
+    for t in range(last + 1, len(frames)):
+        nearer = cv2.getRotationMatrix2D((width / 2, height / 2), 0, 1 + 0.25 * (t - last) / (len(frames) - 1))
+        pushed[t] = cv2.warpAffine(frames[last], nearer, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return pushed
+
+
 # ---------------------------------------------------------------------------------------------------- appeal
 
 
@@ -371,6 +384,16 @@ def _tiles(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
     return _each(frames, lambda frame, _: frame * gains)
 
 
+def _grid(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Thin lines in even steps, light ones across and dark ones down: the steps of a decoder."""
+    short = min(frames.shape[1:3])
+    step, thick = max(2, round(short / 32)), max(1, round(short / 256))
+    height, width = (np.arange(n) % step < thick for n in frames.shape[1:3])
+    lines = height[:, None].astype(np.float32) - width[None, :]
+    amount = _at(severity, 4, 8, 14, 22, 34)
+    return _each(frames, lambda frame, _: frame + amount * lines[..., None])
+
+
 def _fringe(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """Red lies outside and blue inside of where green is, more so towards the edges of the picture: a poor lens."""
     import cv2
@@ -424,6 +447,21 @@ def _replace(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     """Another clip shows through, more and more."""
     share = _at(severity, 0.15, 0.3, 0.5, 0.75, 1.0) * _ramp(len(frames))
     return _each(frames, lambda frame, t: (1 - share[t]) * frame + share[t] * other[t])
+
+
+def _intrude(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """A part of another clip comes in and grows over a part of the picture."""
+    height, width = frames.shape[1:3]
+    middle_y, middle_x = rng.uniform(0.25, 0.75, size=2) * (height, width)
+    side = np.sqrt(_at(severity, 0.06, 0.12, 0.22, 0.36, 0.55) * _ramp(len(frames)))
+    intruded = frames.copy()
+    for t, share in enumerate(side):
+        rows, columns = (
+            slice(max(0, round(middle - share * size / 2)), round(middle + share * size / 2))
+            for middle, size in ((middle_y, height), (middle_x, width))
+        )
+        intruded[t, rows, columns] = other[t, rows, columns]
+    return intruded
 
 
 def _restyle(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -516,7 +554,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "posterize": Corruption(apply=_posterize, dimension="anime.appeal", use="fitting"),
     "recolor": Corruption(apply=_recolor, dimension="anime.image_video", use="fitting"),
     "replace": Corruption(apply=_replace, dimension="anime.image_video", use="fitting"),
-    "restyle": Corruption(apply=_restyle, dimension="anime.image_video", use="held_out"),
+    "restyle": Corruption(apply=_restyle, dimension="anime.image_video", use="fitting"),
     "swap": Corruption(apply=_swap, dimension="anime.character", use="fitting"),
     "melt": Corruption(apply=_melt, dimension="anime.character", use="fitting"),
     "holds": Corruption(apply=_holds, dimension=None, use="fitting", spares="anime.smoothness"),
@@ -541,4 +579,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "tiles": Corruption(apply=_tiles, dimension="anime.appeal", use="fitting"),
     "fringe": Corruption(apply=_fringe, dimension="anime.appeal", use="fitting"),
     "stain": Corruption(apply=_stain, dimension="anime.appeal", use="fitting"),
+    "push_in": Corruption(apply=_push_in, dimension="anime.motion", use="held_out"),
+    "grid": Corruption(apply=_grid, dimension="anime.appeal", use="held_out"),
+    "intrude": Corruption(apply=_intrude, dimension="anime.image_video", use="held_out"),
 }

@@ -37,8 +37,8 @@ Picture = NDArray[np.uint8]  # [H, W, 3]
 
 #: Kinds of spoiling that are harder to see than others, and how much more often they are tried.
 HARDER = {
-    "stain": 4.5, "tiles": 4.5, "veil": 4.0, "posterize": 4.0, "run": 3.5, "ghost": 2.5, "halo": 2.0, "dropout": 2.0,
-    "bleed": 1.5, "fringe": 1.5,
+    "veil": 10.0, "stain": 4.0, "tiles": 4.0, "posterize": 4.0, "run": 3.0, "ghost": 2.5, "halo": 2.0, "dropout": 2.0,
+    "bleed": 2.0, "fringe": 1.5,
 }  # fmt: skip
 
 #: What each network is to tell from sound pictures, and how often each is tried. `swap` and its seams are none of it: a
@@ -94,7 +94,7 @@ class Pictures:
     clips: Sequence[Sequence[Picture]]
 
     def one(self, rng: np.random.Generator) -> Picture:
-        """One of them: of clips in seven of twenty, a drawn one in two, a still in eleven, as far as there are any."""
+        """One of them: of clips in seven of twenty, a drawn one in two of them, a still in eleven, as far as there are any."""
         pools = [(0.35, self.clips), (0.1, self.drawn), (0.55, self.stills)]
         shares = np.array([share if pool else 0.0 for share, pool in pools])
         pool: Any = pools[int(rng.choice(3, p=shares / shares.sum()))][1]

@@ -31,7 +31,7 @@ FEATURES: dict[str, dict[str, int]] = {
         -1,
     ),
     "anime.appeal": {"spoiled": -1, "edge_fine": 1, "color_off": -1},
-    "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "hues": -1, "drift": -1},
+    "anime.image_video": {"mean": -1, "worst": -1, "color": -1, "drift": -1},
     "anime.character": {"mean": -1, "worst": -1, "switch": -1, "at_jump": -1},
 }  # fmt: skip
 
@@ -39,6 +39,7 @@ FEATURES: dict[str, dict[str, int]] = {
 #: each fault would drown in what else is to be said (docs/lab-notes.md). Its features, and the kinds that it is fitted on.
 MARKS: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "anime.smoothness": ({"detour": -1}, ("shuffle",)),
+    "anime.image_video": ({"hues": -1}, ("recolor",)),
     "anime.character": ({"bent": -1}, ("melt",)),
 }
 
