@@ -62,10 +62,11 @@ def main() -> None:
             raise SystemExit(f"no package {name} in {options.folder}: apt-get download {name}")
         with tempfile.TemporaryDirectory() as unpacked:
             subprocess.run(["dpkg-deb", "-x", found[0], unpacked], check=True)
-            taken = [
-                picture.save(options.out / f"{name}-{digest}.png") for digest, picture in stills(name, Path(unpacked))
-            ]
-        print(f"{name}: {len(taken)}")
+            taken = 0
+            for digest, picture in stills(name, Path(unpacked)):
+                picture.save(options.out / f"{name}-{digest}.png")
+                taken += 1
+        print(f"{name}: {taken}")
 
 
 def stills(name: str, folder: Path) -> Iterator[tuple[str, Image.Image]]:

@@ -158,6 +158,22 @@ def test_motion_is_that_of_the_figure_and_not_of_the_camera(moving_THWC):
     assert said("anime.motion", corrupt(moving_THWC, "slow", 4)).raw < 0.6 * said("anime.motion", moving_THWC).raw
 
 
+def test_a_camera_that_moves_in_moves_no_figure_and_hides_none(moving_THWC):
+    def pushed(frames_THWC):
+        height, width = frames_THWC.shape[1:3]
+        nearer = [
+            cv2.getRotationMatrix2D((width / 2, height / 2), 0, 1 + 0.25 * t / (len(frames_THWC) - 1))
+            for t in range(len(frames_THWC))
+        ]
+        return np.stack([cv2.warpAffine(f, m, (width, height)) for f, m in zip(frames_THWC, nearer, strict=True)])
+
+    figure = said("anime.motion", moving_THWC).details["object"]
+    still = said("anime.motion", pushed(np.repeat(moving_THWC[:1], len(moving_THWC), axis=0))).details
+    assert still["camera"] > 0.2
+    assert still["object"] < 0.02 * figure
+    assert said("anime.motion", pushed(moving_THWC)).details["object"] > 0.6 * figure
+
+
 def test_a_clip_that_stops_moves_less_than_its_way(moving_THWC):
     whole, stopped = (
         said("anime.motion", moving_THWC).details,

@@ -579,7 +579,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "tiles": Corruption(apply=_tiles, dimension="anime.appeal", use="fitting"),
     "fringe": Corruption(apply=_fringe, dimension="anime.appeal", use="fitting"),
     "stain": Corruption(apply=_stain, dimension="anime.appeal", use="fitting"),
-    "push_in": Corruption(apply=_push_in, dimension="anime.motion", use="held_out"),
+    "push_in": Corruption(apply=_push_in, dimension="anime.motion", use="fitting"),
     "grid": Corruption(apply=_grid, dimension="anime.appeal", use="held_out"),
     "intrude": Corruption(apply=_intrude, dimension="anime.image_video", use="held_out"),
 }

@@ -27,6 +27,10 @@ STEPS = 12
 #: Motion is given over this share of the clip, however many steps were looked at.
 SHARE = 1 / 15
 
+#: Where the camera moves nearer or turns, flow is off by a share of that, most where nothing is to be seen in the picture: less
+#: than this share of how far the camera's flow is off its mean is no motion of the figures (docs/lab-notes.md).
+BEND_SHARE = 0.8
+
 #: Where speeds are compared, steps are so many frames at least, so that drawings held for two frames lie evenly between them.
 LEAST_STEP = 2
 
@@ -41,10 +45,10 @@ END_SHARE, LEAST_PERCENT = 0.2, 0.1
 def motion_features(footage: Footage) -> dict[str, float] | str:
     """Motion over a fifteenth of the clip, in percent of the diagonal; or the reason why there is none.
 
-    `object`: of the fastest `TOP_SHARE` of the picture beyond the camera, the mean over steps; `throughout`: the same,
-    its power mean over `PARTS` parts of the clip, which is `object` where motion is even; `camera`: the mean length of
-    the camera's own flow (the affine map that most of the picture follows); `all`: the fastest share without taking the
-    camera out; `area`: the share of the picture that moves by itself. A still clip has 0.
+    `object`: of the fastest `TOP_SHARE` of the picture beyond the camera and what its flow may be off by, the mean over
+    steps; `throughout`: the same, its power mean over `PARTS` parts of the clip, which is `object` where motion is even;
+    `camera`: the mean length of the camera's own flow (the affine map that most of the picture follows); `all`: the fastest
+    share without taking the camera out; `area`: the share of the picture that moves by itself. A still clip has 0.
     """
     if len(footage) < 2:
         return "too_short"
@@ -103,9 +107,18 @@ def _step(footage: Footage, a: int, b: int) -> tuple[float, float, float, float]
     camera = affine_flow(fit_camera(flow, off <= 1), *flow.shape[:2])
     percent = 100 / footage.diagonal_px
     sure = 1 / (1 + off)
-    own = np.linalg.norm(flow - camera, axis=-1) * sure * percent
+    bend = np.linalg.norm(camera - camera.mean((0, 1)), axis=-1)
+    own = np.maximum(0, np.linalg.norm(flow - camera, axis=-1) - BEND_SHARE * bend) * _stays(camera) * sure * percent
     whole = np.linalg.norm(flow, axis=-1) * sure * percent
     return _top(own), float(np.linalg.norm(camera, axis=-1).mean() * percent), _top(whole), float((own > 0.5).mean())
+
+
+def _stays(flow_HW2: Flow) -> np.ndarray:
+    """Where what is seen is still in the picture afterwards, by this flow: where it is not, flow is a guess."""
+    height, width = flow_HW2.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    to_x, to_y = x + flow_HW2[..., 0], y + flow_HW2[..., 1]
+    return np.asarray((to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1))
 
 
 def _flow(footage: Footage, a: int, b: int) -> Flow:
