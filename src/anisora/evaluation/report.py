@@ -138,7 +138,8 @@ def _leaderboard(rows: Sequence[Row], rankings: Mapping[str, Ranking]) -> Sectio
     figures = []
     if len(named) >= 3:
         radar = {model: [_mean(rankings[name], model) for name in named] for model in models}
-        figures.append(Figure(source=radar_svg([DIMENSIONS[name] for name in named], radar), width_px=560))
+        # wide enough to stand on a row of its own
+        figures.append(Figure(source=radar_svg([DIMENSIONS[name] for name in named], radar), width_px=700))
     for name in named:
         figures.append(Figure(source=intervals_svg(rankings[name].means), caption=DIMENSIONS[name], width_px=460))
     notes = [_ABOUT]
