@@ -94,7 +94,7 @@ class Pictures:
     clips: Sequence[Sequence[Picture]]
 
     def one(self, rng: np.random.Generator) -> Picture:
-        """One of them: of clips in seven of twenty, a drawn one in two of them, a still in eleven, as far as there are any."""
+        """One of them: of twenty seven are of clips, two are drawn, eleven are stills, as far as there are any."""
         pools = [(0.35, self.clips), (0.1, self.drawn), (0.55, self.stills)]
         shares = np.array([share if pool else 0.0 for share, pool in pools])
         pool: Any = pools[int(rng.choice(3, p=shares / shares.sum()))][1]

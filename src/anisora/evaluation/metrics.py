@@ -226,7 +226,7 @@ METRICS: dict[str, Metric] = {
     ),
     "anime.guide_landing": Metric(measure=_guide_landing, unit="frames", higher_is_better=False, needs=("guides",)),
     "anime.held_share": Metric(measure=_held_share, unit="share", higher_is_better=None),
-    "anime.slow_in_out": Metric(measure=_slow_in_out, unit="log2", higher_is_better=None),
+    "anime.slow_in_out": Metric(measure=_slow_in_out, unit="log2", higher_is_better=None, version=2),
     "anime.brightness_drift": Metric(measure=_brightness_drift, unit="share", higher_is_better=None),
 }
 
