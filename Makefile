@@ -21,8 +21,9 @@ $(VENV)/.docs: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/anisora demo --out demo
 
+# two processes, a file of tests to each: fixtures of a module are made once
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest
