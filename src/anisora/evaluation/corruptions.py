@@ -174,9 +174,13 @@ def _shuffle(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
 # ---------------------------------------------------------------------------------------------------- motion
 
 
+def _stops_at(frames: Frames, severity: int) -> int:
+    return round((1 - _at(severity, 0.2, 0.4, 0.6, 0.8, 0.95)) * (len(frames) - 1))
+
+
 def _freeze(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The clip stops, and its last picture is held to the end."""
-    last = round((1 - _at(severity, 0.2, 0.4, 0.6, 0.8, 0.95)) * (len(frames) - 1))
+    last = _stops_at(frames, severity)
     return frames[np.minimum(np.arange(len(frames)), last)]
 
 
@@ -190,7 +194,7 @@ def _push_in(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     """The clip stops, and the camera moves in on its last picture: a shot that moves, and nothing in it."""
     import cv2
 
-    last = round((1 - _at(severity, 0.2, 0.4, 0.6, 0.8, 0.95)) * (len(frames) - 1))
+    last = _stops_at(frames, severity)
     height, width = frames.shape[1:3]
     pushed = frames.copy()
     for t in range(last + 1, len(frames)):
