@@ -426,6 +426,54 @@ def _stain(frames: Frames, severity: int, rng: np.random.Generator, other: Frame
     return _each(frames, lambda frame, _: frame * lets_through[..., None])
 
 
+def _watermark(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """A word lies across every frame in pale letters, again and again."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    short, covers = min(height, width), np.zeros((height, width), np.uint8)
+    size, thick = 0.003 * short, max(1, round(0.008 * short))
+    for row, y in enumerate(np.arange(0.15, height / short + 0.2, 0.3)):
+        for x in np.arange(-0.3 * (row % 2), width / short, 0.6):
+            place = (round(x * short), round(y * short))
+            cv2.putText(covers, "preview", place, cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 20, 1.3)
+    share = _at(severity, 0.1, 0.17, 0.26, 0.38, 0.55) / 255 * cv2.warpAffine(covers, turn, (width, height))[..., None]
+    shade = 90.0 if frames[0].mean() > 170 else 220.0
+    return _each(frames, lambda frame, _: (1 - share) * frame + share * shade)
+
+
+def _wavelet(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Saved as JPEG 2000 in far too few bytes."""
+    import cv2
+
+    share = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, int(_at(severity, 40, 25, 16, 10, 6))]
+    saved = [cv2.imencode(".jp2", frame, share)[1] for frame in frames]
+    return np.stack([np.asarray(cv2.imdecode(picture, cv2.IMREAD_COLOR)) for picture in saved])
+
+
+def _bitrot(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Bytes of the saved pictures have changed, at the same places of every frame."""
+    import io
+
+    from PIL import Image
+
+    places, values = rng.uniform(size=48), rng.integers(0, 255, 48)
+    stretch = max(1, round(min(frames.shape[1:3]) / 32))  # a change spoils no more blocks than these in a row
+    rotten = []
+    for frame in frames:
+        saved = io.BytesIO()
+        Image.fromarray(frame).save(saved, "jpeg", quality=92, restart_marker_blocks=stretch)
+        data = bytearray(saved.getvalue())
+        begins = data.index(b"\xff\xda") + 14
+        for place, value in zip(places[: int(_at(severity, 4, 8, 14, 26, 48))], values, strict=False):
+            at = begins + int(place * (len(data) - 2 - begins))
+            if 0xFF not in data[at - 1 : at + 1]:  # the marks between the stretches stay
+                data[at] = value
+        rotten.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    return np.stack(rotten)
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -584,6 +632,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "fringe": Corruption(apply=_fringe, dimension="anime.appeal", use="fitting"),
     "stain": Corruption(apply=_stain, dimension="anime.appeal", use="fitting"),
     "push_in": Corruption(apply=_push_in, dimension="anime.motion", use="fitting"),
-    "grid": Corruption(apply=_grid, dimension="anime.appeal", use="held_out"),
+    "grid": Corruption(apply=_grid, dimension="anime.appeal", use="fitting"),
     "intrude": Corruption(apply=_intrude, dimension="anime.image_video", use="held_out"),
+    "watermark": Corruption(apply=_watermark, dimension="anime.appeal", use="held_out"),
+    "wavelet": Corruption(apply=_wavelet, dimension="anime.appeal", use="held_out"),
+    "bitrot": Corruption(apply=_bitrot, dimension="anime.appeal", use="held_out"),
 }

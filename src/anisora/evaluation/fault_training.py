@@ -1,7 +1,8 @@
 """The networks of `measures.faults` are learned here: from sound pictures beside the same ones spoiled on purpose.
 
 They learn from stills and clips of the user's, of clips those that `validation.is_learned_from` allows, and from drawn ones
-alike; from the kinds of spoiling that may be fitted on; and from what is no fault (good compression, another size, a small
+alike; from the kinds of spoiling that may be fitted on and, for pictures, from families of random faults, so that a fault
+that nobody thought of is one to them too; and from what is no fault (good compression, another size, a small
 palette, dusk, no colour), so that it is none to them either. A picture is spoiled turned and mirrored in any way and at any
 size, so that not the one direction and width of `corruptions` is learned. The loop that takes the steps is handed in, as
 for scorers.
@@ -26,6 +27,7 @@ from torch.nn import functional
 
 from anisora.errors import BadInput
 from anisora.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from anisora.evaluation.fault_families import FAMILIES, spoil
 from anisora.evaluation.finetuning import Fit, Plan
 from anisora.files import write_atomic
 from anisora.measures.appeal import edges_fine, fadedness
@@ -41,6 +43,9 @@ HARDER = {
     "bleed": 2.0, "fringe": 1.5,
 }  # fmt: skip
 
+#: How often the families are tried, beside a kind of 1: four in ten tries, the subtle ones most.
+FAMILY_SHARES = {"light": 12.0, "pattern": 8.0, "grain": 3.0, "bend": 4.0, "filter": 4.0, "parts": 5.0, "strokes": 3.0}
+
 #: What each network is to tell from sound pictures, and how often each is tried. `swap` and its seams are none of it: a
 #: figure that is exchanged without a seam is exchanged all the same.
 SPOILED: dict[Subject, dict[str, float]] = {
@@ -48,7 +53,8 @@ SPOILED: dict[Subject, dict[str, float]] = {
         kind: HARDER.get(kind, 1.0)
         for kind, corruption in CORRUPTIONS.items()
         if corruption.dimension == "anime.appeal" and corruption.use == "fitting"
-    },
+    }
+    | FAMILY_SHARES,
     "figures": {"melt": 1.0},
 }
 
@@ -219,7 +225,10 @@ def _spoiled(base: Picture, other: Picture, kind: str, severity: int, turn: tupl
     """The picture turned, spoiled and turned back; the last of two frames, which is where changes over time end."""
     quarters, mirrored = turn
     turned = np.rot90(base[:, ::-1] if mirrored else base, quarters)
-    spoiled = corrupt(np.stack([turned, turned]), kind, severity, seed=seed, other_THWC=other[None])[1]
+    if kind in FAMILIES:
+        spoiled = spoil(np.ascontiguousarray(turned), kind, severity, seed=seed)
+    else:
+        spoiled = corrupt(np.stack([turned, turned]), kind, severity, seed=seed, other_THWC=other[None])[1]
     back = np.rot90(spoiled, -quarters)
     return np.ascontiguousarray(back[:, ::-1] if mirrored else back)
 
