@@ -12,6 +12,7 @@ from PIL import Image
 from anisora.errors import BadCheckpoint, BadInput
 from anisora.evaluation import fault_training
 from anisora.evaluation.corruptions import CORRUPTIONS, corrupt
+from anisora.evaluation.fault_families import FAMILIES, spoil
 from anisora.evaluation.fault_training import FaultSettings, Pictures, begun, gather, learn, looks_sound
 from anisora.measures.faults import FaultNetwork, fault_odds, network, weights_file
 from anisora.serving.scorer_loop import fit
@@ -23,12 +24,32 @@ def drawn() -> list[np.ndarray]:
     return [render_clip(41, i, n_frames=2, fps=16, size_px=(384, 256)).video_THWC for i in range(4)]
 
 
-@pytest.mark.parametrize("kind", sorted(fault_training.SPOILED["pictures"]))
+@pytest.mark.parametrize("kind", sorted(set(fault_training.SPOILED["pictures"]) & set(CORRUPTIONS)))
 def test_spoiled_pictures_look_spoiled(drawn, kind):
     odds = [[fault_odds("pictures", corrupt(clip, kind, s)[:1])[0] for clip in drawn] for s in (0, 3, 5)]
     sound, spoiled, worse = np.median(odds, axis=1)
     assert sound < 0
     assert sound + 1 < min(spoiled, worse)  # colours that have run are gone at the worst: no more to see
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_faults_look_spoiled(drawn, family):
+    pictures = [(clip[0], seed) for clip in drawn for seed in range(3)]
+    sound = np.median([fault_odds("pictures", clip[:1])[0] for clip in drawn])
+    spoiled = [fault_odds("pictures", spoil(picture, family, 4, seed=seed)[None])[0] for picture, seed in pictures]
+    assert sound + 1 < np.median(spoiled)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_random_fault_is_one_fault_in_five_degrees(drawn, family):
+    picture = drawn[0][0]
+    for seed in range(6):
+        spoiled = [spoil(picture, family, severity, seed=seed) for severity in (1, 2, 3, 4, 5)]
+        assert all(one.shape == picture.shape and one.dtype == np.uint8 for one in spoiled)
+        off = [float(np.abs(one.astype(int) - picture).mean()) for one in spoiled]
+        assert 0 < off[0] < off[2] < off[4]
+        assert np.array_equal(spoiled[1], spoil(picture, family, 2, seed=seed))
+    assert not np.array_equal(spoil(picture, family, 3, seed=0), spoil(picture, family, 3, seed=1))
 
 
 def test_what_is_bent_out_of_shape_looks_so(drawn):
@@ -56,7 +77,10 @@ def test_the_package_holds_both_networks_and_they_are_small():
 
 def test_nothing_is_learned_from_kinds_that_are_held_out():
     for kinds in fault_training.SPOILED.values():
-        assert all(CORRUPTIONS[kind].use == "fitting" for kind in kinds)
+        named = [kind for kind in kinds if kind not in FAMILIES]
+        assert named
+        assert all(CORRUPTIONS[kind].use == "fitting" for kind in named)
+    assert not set(FAMILIES) & set(CORRUPTIONS)  # no family is what the validation asks about
 
 
 def test_a_network_begins_with_what_the_pretrained_one_knows():
