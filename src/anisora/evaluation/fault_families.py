@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]  # [H, W, 3]
-Plane = NDArray[np.float32]  # [H, W]
+Plane = NDArray[np.floating]  # [H, W]
 
 #: How strong each of the five severities is, as a share of the third.
 STRENGTHS = (0.3, 0.6, 1.0, 1.6, 2.5)
@@ -28,9 +28,9 @@ def spoil(picture: Picture, family: str, severity: int, *, seed: int) -> Picture
 
 def _light(picture: NDArray, strength: float, rng: np.random.Generator) -> NDArray:
     """Light or colour that is none of the scene's: in cells, in soft or hard patches, from one side."""
-    shape = (_cells, _shards, _patches, _slope)[rng.integers(4)](*picture.shape[:2], rng)
-    shape = shape / (shape.std() + 1e-6)
-    amount = 0.07 * strength * shape[..., None] * _color(rng)
+    height, width = picture.shape[:2]
+    shape = (_cells, _shards, _patches, _slope)[rng.integers(4)](height, width, rng)
+    amount = 0.07 * strength * (shape / (shape.std() + 1e-6))[..., None] * _color(rng)
     return picture * (1 + amount) if rng.random() < 0.6 else picture + 160 * amount
 
 
@@ -53,7 +53,7 @@ def _grain(picture: NDArray, strength: float, rng: np.random.Generator) -> NDArr
     import cv2
 
     height, width = picture.shape[:2]
-    grain = rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3)).astype(np.float32)
+    grain: NDArray = rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3)).astype(np.float32)
     sigma_px = rng.choice([0, 0, 0.7, 1.5, 3, 5])
     if sigma_px:
         grain = cv2.GaussianBlur(grain, (0, 0), sigma_px).reshape(height, width, -1)
@@ -67,7 +67,7 @@ def _bend(picture: NDArray, strength: float, rng: np.random.Generator) -> NDArra
     import cv2
 
     height, width = picture.shape[:2]
-    offsets = rng.standard_normal((height, width, 2)).astype(np.float32)
+    offsets: NDArray = rng.standard_normal((height, width, 2)).astype(np.float32)
     wave_px = rng.uniform(0.8, 10)
     offsets = cv2.GaussianBlur(offsets, (0, 0), wave_px)
     offsets *= (1.3 + 0.2 * wave_px) * strength / offsets.std()
@@ -111,8 +111,8 @@ def _strokes(picture: NDArray, strength: float, rng: np.random.Generator) -> NDA
     for _ in range(max(1, round(7 * strength * rng.uniform(0.6, 1.5)))):
         middle = tuple(int(v) for v in rng.uniform(0, 1, 2) * (width, height))
         axes = tuple(int(v) for v in rng.uniform(0.02, 1, 2) * min(height, width))
-        start = rng.uniform(0, 360)
-        cv2.ellipse(drawn, middle, axes, rng.uniform(0, 360), start, start + rng.uniform(20, 200), 1.0, wide_px, cv2.LINE_AA)
+        turn, start = rng.uniform(0, 360, 2)
+        cv2.ellipse(drawn, middle, axes, turn, start, start + rng.uniform(20, 200), 1.0, wide_px, cv2.LINE_AA)
     return picture + covers * drawn[..., None] * (color - picture)
 
 
@@ -126,7 +126,8 @@ def _cells(height: int, width: int, rng: np.random.Generator) -> Plane:
 
     count = rng.integers(2, 9)
     rough = rng.standard_normal((count, count)).astype(np.float32)
-    return cv2.resize(rough, (width, height), interpolation=(cv2.INTER_NEAREST, cv2.INTER_CUBIC)[rng.integers(2)])
+    sharp_or_soft = (cv2.INTER_NEAREST, cv2.INTER_CUBIC)[rng.integers(2)]
+    return np.asarray(cv2.resize(rough, (width, height), interpolation=sharp_or_soft))
 
 
 def _shards(height: int, width: int, rng: np.random.Generator) -> Plane:
@@ -139,7 +140,7 @@ def _shards(height: int, width: int, rng: np.random.Generator) -> Plane:
 
 def _patches(height: int, width: int, rng: np.random.Generator) -> Plane:
     y, x = np.mgrid[:height, :width].astype(np.float32) / min(height, width)
-    drawn = np.zeros((height, width), np.float32)
+    drawn: Plane = np.zeros((height, width))
     sign, edge = rng.choice([-1, 1]), rng.integers(1, 4)
     for _ in range(rng.integers(2, 12)):
         (v, u), radius = rng.uniform(size=2) * (height, width) / min(height, width), rng.uniform(0.04, 0.3)

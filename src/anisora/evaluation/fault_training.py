@@ -39,8 +39,8 @@ Picture = NDArray[np.uint8]  # [H, W, 3]
 
 #: Kinds of spoiling that are harder to see than others, and how much more often they are tried.
 HARDER = {
-    "veil": 10.0, "stain": 4.0, "tiles": 4.0, "posterize": 4.0, "run": 3.0, "ghost": 2.5, "halo": 2.0, "dropout": 2.0,
-    "bleed": 2.0, "fringe": 1.5,
+    "veil": 10.0, "posterize": 6.0, "stain": 5.0, "tiles": 5.0, "ghost": 4.0, "run": 3.0, "fringe": 3.0, "bleed": 3.0,
+    "halo": 2.0, "dropout": 2.0,
 }  # fmt: skip
 
 #: How often the families are tried, beside a kind of 1: four in ten tries, the subtle ones most.
