@@ -87,6 +87,15 @@ def test_flow_finds_a_shift_and_the_camera_fit_ignores_what_moves_on_its_own():
     assert camera == pytest.approx(np.array([[1, 0, 3], [0, 1, 0]]), abs=0.15)
 
 
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_flow_is_the_same_whatever_was_looked_at_before(fine):
+    frames, _ = sliding_square(num_frames=2, step_px=4)
+    before = flow.dis_flow(*frames, fine=fine)
+    small = np.random.default_rng(0).integers(0, 255, (2, 24, 24, 3), np.uint8)
+    flow.dis_flow(*small, fine=fine)  # OpenCV lowers its finest scale for these
+    assert np.array_equal(flow.dis_flow(*frames, fine=fine), before)
+
+
 def test_pull_undoes_what_an_affine_flow_says():
     picture = texture().astype(np.float32)
     shifted = flow.pull(picture, flow.affine_flow(np.array([[1, 0, 5.0], [0, 1, -2.0]]), 96, 96))

@@ -6,7 +6,6 @@ before y, and says where each pixel of the first picture is in the second.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,20 +33,14 @@ def dis_flow(first_HWC: NDArray[np.uint8], second_HWC: NDArray[np.uint8], *, fin
         else cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
         for frame in (first_HWC, second_HWC)
     ]
-    return np.asarray(_dis(fine).calc(grey[0], grey[1], None))
-
-
-@cache
-def _dis(fine: bool) -> Any:
-    import cv2
-
+    # One for each pair costs a twentieth more than one for all. But for small pictures OpenCV changes the settings of what it
+    # is called on and keeps them, so that the next flow would hang on what came before; and threads must not share one.
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
-    if not fine:
-        return dis
-    # To the full resolution and not, as the preset has it, to half: at 96 px that takes the error of a sliding square
-    # from 0.60 px to 0.24 px.
-    dis.setFinestScale(0)
-    return dis
+    if fine:
+        # To the full resolution and not, as the preset has it, to half: at 96 px that takes the error of a sliding square
+        # from 0.60 px to 0.24 px.
+        dis.setFinestScale(0)
+    return np.asarray(dis.calc(grey[0], grey[1], None))
 
 
 def fit_camera(flow_HW2: Flow, where_HW: NDArray[np.bool_] | None = None) -> Affine:
