@@ -28,6 +28,13 @@ def test_a_spoiled_clip_keeps_its_shape_and_grows_worse(moving_THWC, kind):
     assert 0 < off[1] < off[5]
 
 
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+@pytest.mark.parametrize("size", [(1, 1), (8, 200), (33, 5)])
+def test_the_smallest_clips_are_spoiled_too(kind, size):
+    clip = np.random.default_rng(0).integers(0, 255, (5, *size, 3), np.uint8)
+    assert corrupt(clip, kind, 5).shape == clip.shape
+
+
 def test_unknown_kinds_and_severities_are_refused(moving_THWC):
     with pytest.raises(BadRequest, match="unknown corruption"):
         corrupt(moving_THWC, "sepia", 1)

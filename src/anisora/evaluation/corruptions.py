@@ -19,6 +19,9 @@ from anisora.errors import BadRequest
 Frames = NDArray[np.uint8]  # [T, H, W, 3]
 SEVERITIES = (1, 2, 3, 4, 5)
 
+#: OpenJPEG halves a picture five times, and refuses those that it cannot.
+LEAST_JPEG2000_PX = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
@@ -447,9 +450,15 @@ def _wavelet(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     """Saved as JPEG 2000 in far too few bytes."""
     import cv2
 
+    height, width = frames.shape[1:3]
+    below, beside = max(0, LEAST_JPEG2000_PX - height), max(0, LEAST_JPEG2000_PX - width)
     share = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, int(_at(severity, 40, 25, 16, 10, 6))]
-    saved = [cv2.imencode(".jp2", frame, share)[1] for frame in frames]
-    return np.stack([np.asarray(cv2.imdecode(picture, cv2.IMREAD_COLOR)) for picture in saved])
+    starved = []
+    for frame in frames:
+        whole = cv2.copyMakeBorder(frame, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+        saved = cv2.imencode(".jp2", whole, share)[1]
+        starved.append(np.asarray(cv2.imdecode(saved, cv2.IMREAD_COLOR))[:height, :width])
+    return np.stack(starved)
 
 
 def _bitrot(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
@@ -556,7 +565,8 @@ def _melt(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
 
 def _jumble(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """From the middle of the clip on, squares of what is in the middle of the picture have changed places."""
-    cells, height, width = 6, *frames.shape[1:3]
+    height, width = frames.shape[1:3]
+    cells = min(6, height, width)
     side = max(1, round(0.8 * min(height, width) / cells))
     top, left = (height - cells * side) // 2, (width - cells * side) // 2
     corners = [(top + side * row, left + side * column) for row in range(cells) for column in range(cells)]
