@@ -80,7 +80,7 @@ def test_nothing_is_learned_from_kinds_that_are_held_out():
         named = [kind for kind in kinds if kind not in FAMILIES]
         assert named
         assert all(CORRUPTIONS[kind].use == "fitting" for kind in named)
-    assert not set(FAMILIES) & set(CORRUPTIONS)  # no family is what the validation asks about
+    assert not set(FAMILIES) & set(CORRUPTIONS)  # one name, one thing
 
 
 def test_a_network_begins_with_what_the_pretrained_one_knows():

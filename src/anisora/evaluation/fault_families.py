@@ -2,7 +2,7 @@
 
 Each kind of `corruptions` is one fault; a network that learns from them alone misses what it was not shown. A family is a
 rule with everything left to chance: what shape the light takes that should not be there, what pattern lies over the picture,
-what filter it went through. Nothing here is a question that `validation` asks.
+what filter it went through. Some come near kinds that may be fitted on; none was made after one that is held out.
 """
 
 from __future__ import annotations

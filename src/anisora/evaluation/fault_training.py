@@ -1,8 +1,8 @@
 """The networks of `measures.faults` are learned here: from sound pictures beside the same ones spoiled on purpose.
 
 They learn from stills and clips of the user's, of clips those that `validation.is_learned_from` allows, and from drawn ones
-alike; from the kinds of spoiling that may be fitted on and, for pictures, from families of random faults, so that a fault
-that nobody thought of is seen better; and from what is no fault (good compression, another size, a small
+alike; from the kinds of spoiling that may be fitted on and, for pictures, from families of random faults, so that it is
+no list that is learned; and from what is no fault (good compression, another size, a small
 palette, dusk, no colour), so that it is none to them either. A picture is spoiled turned and mirrored in any way and at any
 size, so that not the one direction and width of `corruptions` is learned. The loop that takes the steps is handed in, as
 for scorers.
