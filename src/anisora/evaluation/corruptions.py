@@ -22,6 +22,9 @@ SEVERITIES = (1, 2, 3, 4, 5)
 #: OpenJPEG halves a picture five times, and refuses those that it cannot.
 LEAST_JPEG2000_PX = 32
 
+#: Light and the two colours of composite video, of red, green and blue (NTSC, ITU-R BT.470).
+TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
@@ -483,6 +486,39 @@ def _bitrot(frames: Frames, severity: int, rng: np.random.Generator, other: Fram
     return np.stack(rotten)
 
 
+def _rainbow(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Sent as composite video: colour lies in a wave on the light, fine light is taken for colour, and dots stay at edges."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    short = min(height, width)
+    wave_px = max(4.0, short / 64)
+    rows = np.arange(height) // max(1, round(short / 256))
+    beside = round(4 * wave_px)  # so that the wave does not break at the sides
+    angle = 2 * np.pi * np.arange(width + 2 * beside) / wave_px + np.pi * rows[:, None]
+    carrier = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    amount = _at(severity, 0.4, 0.8, 1.4, 2.0, 2.8)
+
+    def sent(frame: NDArray, _: int) -> NDArray:
+        wide = cv2.copyMakeBorder(frame, 0, 0, beside, beside, cv2.BORDER_REPLICATE)
+        yiq = wide.astype(np.float32) @ TO_YIQ.T
+        signal = yiq[..., :1] + (carrier * yiq[..., 1:]).sum(-1, keepdims=True)
+        color = cv2.GaussianBlur(2 * carrier * signal, (0, 0), 0.75 * wave_px, None, 0.01)
+        light = signal - (carrier * color).sum(-1, keepdims=True)
+        received = np.concatenate([light, color], axis=-1) @ np.linalg.inv(TO_YIQ).T
+        return frame + amount * (received[:, beside:-beside] - frame)
+
+    return _each(frames, sent)
+
+
+def _denoise(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Denoised far too much: what is fine melts into patches, and their edges stay sharp."""
+    import cv2
+
+    reach = max(1, round(_at(severity, 0.004, 0.008, 0.012, 0.016, 0.02) * min(frames.shape[1:3])))
+    return np.stack([cv2.medianBlur(np.ascontiguousarray(frame), 2 * reach + 1) for frame in frames])
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -644,7 +680,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "push_in": Corruption(apply=_push_in, dimension="anime.motion", use="fitting"),
     "grid": Corruption(apply=_grid, dimension="anime.appeal", use="fitting"),
     "intrude": Corruption(apply=_intrude, dimension="anime.image_video", use="held_out"),
-    "watermark": Corruption(apply=_watermark, dimension="anime.appeal", use="held_out"),
+    "watermark": Corruption(apply=_watermark, dimension="anime.appeal", use="fitting"),
     "wavelet": Corruption(apply=_wavelet, dimension="anime.appeal", use="held_out"),
     "bitrot": Corruption(apply=_bitrot, dimension="anime.appeal", use="held_out"),
+    "rainbow": Corruption(apply=_rainbow, dimension="anime.appeal", use="held_out"),
+    "denoise": Corruption(apply=_denoise, dimension="anime.appeal", use="held_out"),
 }
