@@ -209,6 +209,22 @@ def _push_in(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     return pushed
 
 
+def _pan(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The clip stops, and the camera pans over its last picture and turns: a shot that moves, and nothing in it."""
+    import cv2
+
+    last = _stops_at(frames, severity)
+    height, width = frames.shape[1:3]
+    toward, turn = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
+    panned = frames.copy()
+    for t in range(last + 1, len(frames)):
+        share = (t - last) / (len(frames) - 1)
+        moved = cv2.getRotationMatrix2D((width / 2, height / 2), turn * 8 * share, 1)
+        moved[:, 2] += 0.3 * min(height, width) * share * np.array([np.cos(toward), np.sin(toward)])
+        panned[t] = cv2.warpAffine(frames[last], moved, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return panned
+
+
 # ---------------------------------------------------------------------------------------------------- appeal
 
 
@@ -685,4 +701,5 @@ CORRUPTIONS: dict[str, Corruption] = {
     "bitrot": Corruption(apply=_bitrot, dimension="anime.appeal", use="held_out"),
     "rainbow": Corruption(apply=_rainbow, dimension="anime.appeal", use="held_out"),
     "denoise": Corruption(apply=_denoise, dimension="anime.appeal", use="held_out"),
+    "pan": Corruption(apply=_pan, dimension="anime.motion", use="held_out"),
 }
