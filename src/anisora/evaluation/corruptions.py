@@ -225,22 +225,6 @@ def _pan(frames: Frames, severity: int, rng: np.random.Generator, other: Frames)
     return panned
 
 
-def _sway(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
-    """The clip stops, and the camera wavers over its last picture, as if held in the hand."""
-    import cv2
-
-    last = _stops_at(frames, severity)
-    height, width = frames.shape[1:3]
-    waves = rng.uniform(1.5, 4, 3)  # over the clip: of the way across, of the way up, of the turn
-    swayed = frames.copy()
-    for t in range(last + 1, len(frames)):
-        across, up, turn = np.sin(2 * np.pi * waves * (t - last) / (len(frames) - 1))
-        moved = cv2.getRotationMatrix2D((width / 2, height / 2), 2 * turn, 1)
-        moved[:, 2] += 0.03 * min(height, width) * np.array([across, up])
-        swayed[t] = cv2.warpAffine(frames[last], moved, (width, height), borderMode=cv2.BORDER_REFLECT)
-    return swayed
-
-
 # ---------------------------------------------------------------------------------------------------- appeal
 
 
@@ -717,6 +701,5 @@ CORRUPTIONS: dict[str, Corruption] = {
     "bitrot": Corruption(apply=_bitrot, dimension="anime.appeal", use="held_out"),
     "rainbow": Corruption(apply=_rainbow, dimension="anime.appeal", use="held_out"),
     "denoise": Corruption(apply=_denoise, dimension="anime.appeal", use="held_out"),
-    "pan": Corruption(apply=_pan, dimension="anime.motion", use="fitting"),
-    "sway": Corruption(apply=_sway, dimension="anime.motion", use="held_out"),
+    "pan": Corruption(apply=_pan, dimension="anime.motion", use="held_out"),
 }

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]  # [H, W, 3]
 Plane = NDArray[np.floating]  # [H, W]
 
+#: What words are made of; nobody need be able to read them.
+LETTERS = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .-@")
+
 #: How strong each of the five severities is, as a share of the third.
 STRENGTHS = (0.3, 0.6, 1.0, 1.6, 2.5)
 
@@ -116,6 +119,29 @@ def _strokes(picture: NDArray, strength: float, rng: np.random.Generator) -> NDA
     return picture + covers * drawn[..., None] * (color - picture)
 
 
+def _lettering(picture: NDArray, strength: float, rng: np.random.Generator) -> NDArray:
+    """Pale words over the picture, one or many, in any letters, size, colour and direction."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    word = "".join(rng.choice(LETTERS, rng.integers(3, 12)))
+    font, size, thick = int(rng.integers(8)), rng.uniform(0.4, 2.5), int(rng.integers(1, 4))
+    (wide, tall), _ = cv2.getTextSize(word, font, size, thick)
+    drawn = np.zeros((height, width), np.uint8)
+    if rng.random() < 0.7:
+        step_y, step_x = (max(1, int(side * rng.uniform(1.2, 3))) for side in (tall, wide))
+        places = [(x, y) for y in range(0, height + tall, step_y) for x in range(-wide, width, step_x)]
+    else:
+        places = [(int(rng.uniform(-0.3, 0.6) * width), int(rng.uniform(0.2, 0.9) * height))]
+    for place in places:
+        cv2.putText(drawn, word, place, font, size, 255, thick, cv2.LINE_AA)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.choice([0, rng.uniform(-60, 60)]), 1)
+    covers = min(0.9, 0.27 * strength * rng.uniform(0.8, 1.3)) / 255 * cv2.warpAffine(drawn, turn, (width, height))
+    shade = rng.uniform(150, 255) if picture.mean() < 150 else rng.uniform(0, 110)
+    color = np.full(3, shade) if rng.random() < 0.8 else rng.uniform(0, 255, 3)
+    return picture + covers[..., None] * (color - picture)
+
+
 def _color(rng: np.random.Generator) -> NDArray:
     """What a fault adds to red, green and blue: in most cases the same."""
     return np.ones(3) if rng.random() < 0.7 else rng.uniform(-1, 1, 3)
@@ -164,4 +190,5 @@ FAMILIES: dict[str, Callable[[NDArray, float, np.random.Generator], NDArray]] = 
     "filter": _filter,
     "parts": _parts,
     "strokes": _strokes,
+    "lettering": _lettering,
 }

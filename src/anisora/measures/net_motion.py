@@ -35,7 +35,7 @@ BEND_SHARE = 0.8
 LEAST_STEP = 2
 
 #: The clip is looked at in so many parts, and their motion averaged as this power: below 1, parts that stand still weigh.
-PARTS, POWER = 5, 1 / 3
+PARTS, POWER = 5, 1 / 4
 
 #: Slow in and slow out are looked for in this share of the clip at either end (AnimationBench, arXiv 2604.15299, has 20 %);
 #: added to both sides of the ratio, in percent of the diagonal, so that trembling divides by something.
