@@ -130,12 +130,13 @@ def _lettering(picture: NDArray, strength: float, rng: np.random.Generator) -> N
     drawn = np.zeros((height, width), np.uint8)
     if rng.random() < 0.7:
         step_y, step_x = (max(1, int(side * rng.uniform(1.2, 3))) for side in (tall, wide))
-        places = [(x, y) for y in range(0, height + tall, step_y) for x in range(-wide, width, step_x)]
+        places = [(x, y) for y in range(tall // 2, height + tall, step_y) for x in range(-wide // 2, width, step_x)]
     else:
-        places = [(int(rng.uniform(-0.3, 0.6) * width), int(rng.uniform(0.2, 0.9) * height))]
+        places = [(int(rng.uniform(0, 0.6) * width), int(rng.uniform(0.2, 0.9) * height))]
     for place in places:
         cv2.putText(drawn, word, place, font, size, 255, thick, cv2.LINE_AA)
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.choice([0, rng.uniform(-60, 60)]), 1)
+    about = (width / 2, height / 2) if len(places) > 1 else places[0]  # one word must not be turned out of the picture
+    turn = cv2.getRotationMatrix2D(about, rng.choice([0, rng.uniform(-60, 60)]), 1)
     covers = min(0.9, 0.27 * strength * rng.uniform(0.8, 1.3)) / 255 * cv2.warpAffine(drawn, turn, (width, height))
     shade = rng.uniform(150, 255) if picture.mean() < 150 else rng.uniform(0, 110)
     color = np.full(3, shade) if rng.random() < 0.8 else rng.uniform(0, 255, 3)
