@@ -198,31 +198,29 @@ def _slow(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
 
 def _push_in(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The clip stops, and the camera moves in on its last picture: a shot that moves, and nothing in it."""
-    import cv2
-
-    last = _stops_at(frames, severity)
-    height, width = frames.shape[1:3]
-    pushed = frames.copy()
-    for t in range(last + 1, len(frames)):
-        nearer = cv2.getRotationMatrix2D((width / 2, height / 2), 0, 1 + 0.25 * (t - last) / (len(frames) - 1))
-        pushed[t] = cv2.warpAffine(frames[last], nearer, (width, height), borderMode=cv2.BORDER_REFLECT)
-    return pushed
+    return _camera_goes_on(frames, severity, larger=0.25, turn=0, way=(0, 0))
 
 
 def _pan(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The clip stops, and the camera pans over its last picture and turns: a shot that moves, and nothing in it."""
+    toward, turn = rng.uniform(0, 2 * np.pi), 8 * rng.choice([-1, 1])
+    return _camera_goes_on(frames, severity, larger=0, turn=turn, way=(0.3 * np.cos(toward), 0.3 * np.sin(toward)))
+
+
+def _camera_goes_on(frames: Frames, severity: int, *, larger: float, turn: float, way: tuple[float, float]) -> Frames:
+    """The clip stops, and the camera goes on: over the whole of the clip so much larger, so many degrees, and so far across
+    and down in shares of the short side."""
     import cv2
 
     last = _stops_at(frames, severity)
     height, width = frames.shape[1:3]
-    toward, turn = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
-    panned = frames.copy()
+    moved = frames.copy()
     for t in range(last + 1, len(frames)):
         share = (t - last) / (len(frames) - 1)
-        moved = cv2.getRotationMatrix2D((width / 2, height / 2), turn * 8 * share, 1)
-        moved[:, 2] += 0.3 * min(height, width) * share * np.array([np.cos(toward), np.sin(toward)])
-        panned[t] = cv2.warpAffine(frames[last], moved, (width, height), borderMode=cv2.BORDER_REFLECT)
-    return panned
+        seen = cv2.getRotationMatrix2D((width / 2, height / 2), turn * share, 1 + larger * share)
+        seen[:, 2] += share * min(height, width) * np.array(way)
+        moved[t] = cv2.warpAffine(frames[last], seen, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return moved
 
 
 # ---------------------------------------------------------------------------------------------------- appeal
@@ -513,7 +511,7 @@ def _rainbow(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     beside = round(4 * wave_px)  # so that the wave does not break at the sides
     angle = 2 * np.pi * np.arange(width + 2 * beside) / wave_px + np.pi * rows[:, None]
     carrier = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
-    amount = _at(severity, 0.4, 0.8, 1.4, 2.0, 2.8)
+    amount, to_rgb = _at(severity, 0.4, 0.8, 1.4, 2.0, 2.8), np.linalg.inv(TO_YIQ)
 
     def sent(frame: NDArray, _: int) -> NDArray:
         wide = cv2.copyMakeBorder(frame, 0, 0, beside, beside, cv2.BORDER_REPLICATE)
@@ -521,7 +519,7 @@ def _rainbow(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
         signal = yiq[..., :1] + (carrier * yiq[..., 1:]).sum(-1, keepdims=True)
         color = cv2.GaussianBlur(2 * carrier * signal, (0, 0), 0.75 * wave_px, None, 0.01)
         light = signal - (carrier * color).sum(-1, keepdims=True)
-        received = np.concatenate([light, color], axis=-1) @ np.linalg.inv(TO_YIQ).T
+        received = np.concatenate([light, color], axis=-1) @ to_rgb.T
         return frame + amount * (received[:, beside:-beside] - frame)
 
     return _each(frames, sent)
