@@ -198,27 +198,41 @@ def _slow(frames: Frames, severity: int, rng: np.random.Generator, other: Frames
 
 def _push_in(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The clip stops, and the camera moves in on its last picture: a shot that moves, and nothing in it."""
-    return _camera_goes_on(frames, severity, larger=0.25, turn=0, way=(0, 0))
+    return _camera_goes_on(frames, severity, lambda share: (0.25 * share, 0, (0, 0)))
 
 
 def _pan(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
     """The clip stops, and the camera pans over its last picture and turns: a shot that moves, and nothing in it."""
     toward, turn = rng.uniform(0, 2 * np.pi), 8 * rng.choice([-1, 1])
-    return _camera_goes_on(frames, severity, larger=0, turn=turn, way=(0.3 * np.cos(toward), 0.3 * np.sin(toward)))
+    across, down = 0.3 * np.cos(toward), 0.3 * np.sin(toward)
+    return _camera_goes_on(frames, severity, lambda share: (0, turn * share, (across * share, down * share)))
 
 
-def _camera_goes_on(frames: Frames, severity: int, *, larger: float, turn: float, way: tuple[float, float]) -> Frames:
-    """The clip stops, and the camera goes on: over the whole of the clip so much larger, so many degrees, and so far across
-    and down in shares of the short side."""
+def _sway(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """The clip stops, and the camera wavers over its last picture, as if held in the hand."""
+    waves = rng.uniform(1.5, 4, 3)  # over the whole of the clip: across, down, of the turn
+
+    def at(share: float) -> tuple[float, float, tuple[float, float]]:
+        across, down, turn = np.sin(2 * np.pi * waves * share)
+        return 0, 2 * turn, (0.03 * across, 0.03 * down)
+
+    return _camera_goes_on(frames, severity, at)
+
+
+def _camera_goes_on(
+    frames: Frames, severity: int, at: Callable[[float], tuple[float, float, tuple[float, float]]]
+) -> Frames:
+    """The clip stops, and the camera goes on: so large a share of the clip later so much larger, so many degrees, and so far
+    across and down in shares of the short side."""
     import cv2
 
     last = _stops_at(frames, severity)
     height, width = frames.shape[1:3]
     moved = frames.copy()
     for t in range(last + 1, len(frames)):
-        share = (t - last) / (len(frames) - 1)
-        seen = cv2.getRotationMatrix2D((width / 2, height / 2), turn * share, 1 + larger * share)
-        seen[:, 2] += share * min(height, width) * np.array(way)
+        larger, turn, way = at((t - last) / (len(frames) - 1))
+        seen = cv2.getRotationMatrix2D((width / 2, height / 2), turn, 1 + larger)
+        seen[:, 2] += min(height, width) * np.array(way)
         moved[t] = cv2.warpAffine(frames[last], seen, (width, height), borderMode=cv2.BORDER_REFLECT)
     return moved
 
@@ -533,6 +547,17 @@ def _denoise(frames: Frames, severity: int, rng: np.random.Generator, other: Fra
     return np.stack([cv2.medianBlur(np.ascontiguousarray(frame), 2 * reach + 1) for frame in frames])
 
 
+def _alias(frames: Frames, severity: int, rng: np.random.Generator, other: Frames) -> Frames:
+    """Made smaller with no filter and large again: lines are lost where they fall between the places looked at."""
+    import cv2
+
+    height, width = frames.shape[1:3]
+    step_px = _at(severity, 1.3, 1.6, 2.0, 2.6, 3.4) * max(1, min(height, width) / 256)
+    fewer = (max(1, round(width / step_px)), max(1, round(height / step_px)))
+    small = (cv2.resize(frame, fewer, interpolation=cv2.INTER_NEAREST) for frame in frames)
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in small])
+
+
 # ---------------------------------------------------------------------------------------------------- image and video
 
 
@@ -698,6 +723,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "wavelet": Corruption(apply=_wavelet, dimension="anime.appeal", use="held_out"),
     "bitrot": Corruption(apply=_bitrot, dimension="anime.appeal", use="held_out"),
     "rainbow": Corruption(apply=_rainbow, dimension="anime.appeal", use="held_out"),
-    "denoise": Corruption(apply=_denoise, dimension="anime.appeal", use="held_out"),
-    "pan": Corruption(apply=_pan, dimension="anime.motion", use="held_out"),
+    "denoise": Corruption(apply=_denoise, dimension="anime.appeal", use="fitting"),
+    "pan": Corruption(apply=_pan, dimension="anime.motion", use="fitting"),
+    "sway": Corruption(apply=_sway, dimension="anime.motion", use="held_out"),
+    "alias": Corruption(apply=_alias, dimension="anime.appeal", use="held_out"),
 }

@@ -143,6 +143,32 @@ def _lettering(picture: NDArray, strength: float, rng: np.random.Generator) -> N
     return picture + covers[..., None] * (color - picture)
 
 
+def _fused(picture: NDArray, strength: float, rng: np.random.Generator) -> NDArray:
+    """What is fine is lost in what lies about it: in its middle level, or in the calmest part of it."""
+    rule = (_middle, _calmest)[rng.integers(2)]
+    reach_px = strength * rng.uniform(1, 3)
+    less, more = (rule(picture, reach) if reach else picture for reach in (int(reach_px), int(reach_px) + 1))
+    return less + (reach_px % 1) * (more - less)
+
+
+def _middle(picture: NDArray, reach: int) -> NDArray:
+    import cv2
+
+    return np.asarray(cv2.medianBlur(picture.astype(np.uint8), 2 * reach + 1), np.float32)
+
+
+def _calmest(picture: NDArray, reach: int) -> NDArray:
+    """Of four squares that meet in each place the mean of the one that varies least (Kuwahara et al. 1976)."""
+    import cv2
+
+    light = picture.mean(axis=-1)
+    side = (reach + 1, reach + 1)
+    corners = [(x, y) for x in (0, reach) for y in (0, reach)]
+    means = np.stack([cv2.blur(picture, side, anchor=corner) for corner in corners])
+    unrest = np.stack([cv2.blur(light**2, side, anchor=at) - cv2.blur(light, side, anchor=at) ** 2 for at in corners])
+    return np.take_along_axis(means, unrest.argmin(axis=0)[None, ..., None], axis=0)[0]
+
+
 def _color(rng: np.random.Generator) -> NDArray:
     """What a fault adds to red, green and blue: in most cases the same."""
     return np.ones(3) if rng.random() < 0.7 else rng.uniform(-1, 1, 3)
@@ -192,4 +218,5 @@ FAMILIES: dict[str, Callable[[NDArray, float, np.random.Generator], NDArray]] = 
     "parts": _parts,
     "strokes": _strokes,
     "lettering": _lettering,
+    "fused": _fused,
 }
