@@ -174,6 +174,28 @@ def test_a_camera_that_moves_in_moves_no_figure_and_hides_none(moving_THWC):
     assert said("anime.motion", pushed(moving_THWC)).details["object"] > 0.6 * figure
 
 
+def test_a_camera_that_pans_over_flat_colour_moves_no_figure_and_hides_none():
+    def scene(at_x: float) -> np.ndarray:
+        drawn = np.full((128, 192, 3), (230, 225, 240), np.uint8)
+        cv2.rectangle(drawn, (20, 96), (172, 127), (120, 160, 110), -1)
+        for trunk_x in (30, 120, 160):
+            cv2.rectangle(drawn, (trunk_x, 60), (trunk_x + 5, 96), (90, 60, 40), -1)
+            cv2.circle(drawn, (trunk_x + 2, 55), 12, (60, 120, 60), -1)
+        for color, width in (((200, 90, 80), -1), ((30, 20, 30), 2)):
+            cv2.circle(drawn, (round(at_x), 70), 18, color, width, cv2.LINE_AA)
+        return drawn
+
+    def panned(frames: list[np.ndarray]) -> np.ndarray:
+        pans = [np.float32([[1, 0, 3.0 * t], [0, 1, 1.5 * t]]) for t in range(len(frames))]
+        sides = {"borderMode": cv2.BORDER_REPLICATE}
+        return np.stack([cv2.warpAffine(f, m, (192, 128), **sides) for f, m in zip(frames, pans, strict=True)])
+
+    walks, stands = [scene(50 + 5 * t) for t in range(12)], [scene(50)] * 12
+    figure = said("anime.motion", np.stack(walks)).details["object"]
+    assert said("anime.motion", panned(stands)).details["object"] < 0.04 * figure
+    assert said("anime.motion", panned(walks)).details["object"] > 0.6 * figure
+
+
 def test_a_clip_that_stops_moves_less_than_its_way(moving_THWC):
     whole, stopped = (
         said("anime.motion", moving_THWC).details,

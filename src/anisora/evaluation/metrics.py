@@ -213,7 +213,7 @@ def _brightness_drift(sample: Sample, footage: Footage) -> Measured:
 
 METRICS: dict[str, Metric] = {
     "anime.smoothness": Metric(measure=_smoothness, unit="log-odds", version=4),
-    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=7),
+    "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=8),
     "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=8),
     "anime.text_video": Metric(measure=_text_video, unit="log-odds"),
     "anime.image_video": Metric(measure=_image_video, unit="log-odds", version=2),
@@ -226,7 +226,7 @@ METRICS: dict[str, Metric] = {
     ),
     "anime.guide_landing": Metric(measure=_guide_landing, unit="frames", higher_is_better=False, needs=("guides",)),
     "anime.held_share": Metric(measure=_held_share, unit="share", higher_is_better=None),
-    "anime.slow_in_out": Metric(measure=_slow_in_out, unit="log2", higher_is_better=None, version=2),
+    "anime.slow_in_out": Metric(measure=_slow_in_out, unit="log2", higher_is_better=None, version=3),
     "anime.brightness_drift": Metric(measure=_brightness_drift, unit="share", higher_is_better=None),
 }
 

@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from anisora.measures.flow import Flow, affine_flow, fit_camera
+from anisora.measures.flow import Flow, affine_flow, fit_camera, pull
 from anisora.measures.footage import MOMENTS, Footage
 from anisora.measures.motion import off_the_way_back
 
@@ -30,6 +30,16 @@ SHARE = 1 / 15
 #: Where the camera moves nearer or turns, flow is off by a share of that, most where nothing is to be seen in the picture: less
 #: than this share of how far the camera's flow is off its mean is no motion of the figures (docs/lab-notes.md).
 BEND_SHARE = 0.8
+
+#: The camera is read off all of the picture, and off places where there is something to see: luma has this spread, in levels,
+#: within so many pixels. In flat colour flow is a guess, mostly 0, so that much seems to stay behind where a camera pans over
+#: a drawing; but of a plain ground with a figure the second map is the figure's. It counts where it leaves less than this
+#: share of what differs by the first.
+TEXTURE_LEVELS, TEXTURE_PX, LEFT_SHARE = 2, 7, 0.4
+
+#: Where the camera's map leaves so many levels of difference at most, flow may be off it by as much as the camera moves: in
+#: flat colour what goes with the camera and what stays look alike.
+EXPLAINED_LEVELS = 4
 
 #: Where speeds are compared, steps are so many frames at least, so that drawings held for two frames lie evenly between them.
 LEAST_STEP = 2
@@ -104,13 +114,32 @@ def _step(footage: Footage, a: int, b: int) -> tuple[float, float, float, float]
         return 0.0, 0.0, 0.0, 0.0
     flow, back = _flow(footage, a, b), _flow(footage, b, a)
     off = off_the_way_back(flow, back)
-    camera = affine_flow(fit_camera(flow, off <= 1), *flow.shape[:2])
+    camera, differs = _camera(flow, off <= 1, footage.luma_THW[a], footage.luma_THW[b])
     percent = 100 / footage.diagonal_px
     sure = 1 / (1 + off)
     bend = np.linalg.norm(camera - camera.mean((0, 1)), axis=-1)
-    own = np.maximum(0, np.linalg.norm(flow - camera, axis=-1) - BEND_SHARE * bend) * _stays(camera) * sure * percent
+    doubt = BEND_SHARE * bend + np.linalg.norm(camera, axis=-1) * (differs <= EXPLAINED_LEVELS)
+    own = np.maximum(0, np.linalg.norm(flow - camera, axis=-1) - doubt) * _stays(camera) * sure * percent
     whole = np.linalg.norm(flow, axis=-1) * sure * percent
     return _top(own), float(np.linalg.norm(camera, axis=-1).mean() * percent), _top(whole), float((own > 0.5).mean())
+
+
+def _camera(flow: Flow, sure_HW: np.ndarray, first_HW: np.ndarray, second_HW: np.ndarray) -> tuple[Flow, np.ndarray]:
+    """The flow of the camera's affine map, and how many levels [H, W] the second picture, pulled back along it, is off the
+    first."""
+    import cv2
+
+    maps = [affine_flow(fit_camera(flow, seen), *flow.shape[:2]) for seen in (sure_HW, sure_HW & _textured(first_HW))]
+    differ = [cv2.blur(np.abs(pull(second_HW, camera) - first_HW), (3, 3)) for camera in maps]
+    better = int(differ[1].mean() < LEFT_SHARE * differ[0].mean())
+    return maps[better], differ[better]
+
+
+def _textured(luma_HW: np.ndarray) -> np.ndarray:
+    import cv2
+
+    mean, square = (cv2.blur(plane, (TEXTURE_PX, TEXTURE_PX)) for plane in (luma_HW, luma_HW**2))
+    return np.asarray(square - mean**2 > TEXTURE_LEVELS**2)
 
 
 def _stays(flow_HW2: Flow) -> np.ndarray:
