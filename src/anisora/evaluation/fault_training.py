@@ -39,14 +39,14 @@ Picture = NDArray[np.uint8]  # [H, W, 3]
 
 #: Kinds of spoiling that are harder to see than others, and how much more often they are tried.
 HARDER = {
-    "veil": 10.0, "stain": 8.0, "tiles": 8.0, "posterize": 8.0, "watermark": 7.0, "denoise": 6.0, "ghost": 4.0, "run": 4.0,
-    "bleed": 3.0, "fringe": 3.0, "halo": 2.0, "dropout": 2.0,
+    "veil": 12.0, "stain": 8.0, "tiles": 8.0, "posterize": 8.0, "watermark": 7.0, "denoise": 8.0, "ghost": 4.0, "run": 4.0,
+    "bleed": 5.0, "fringe": 3.0, "halo": 2.0, "dropout": 2.0,
 }  # fmt: skip
 
 #: How often the families are tried, beside a kind of 1: four in ten tries, the subtle ones most.
 FAMILY_SHARES = {
     "light": 12.0, "pattern": 8.0, "lettering": 8.0, "parts": 5.0, "bend": 4.0, "filter": 4.0, "grain": 3.0, "strokes": 3.0,
-    "fused": 5.0,
+    "fused": 6.0,
 }  # fmt: skip
 
 #: What each network is to tell from sound pictures, and how often each is tried. `swap` and its seams are none of it: a

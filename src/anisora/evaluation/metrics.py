@@ -214,7 +214,7 @@ def _brightness_drift(sample: Sample, footage: Footage) -> Measured:
 METRICS: dict[str, Metric] = {
     "anime.smoothness": Metric(measure=_smoothness, unit="log-odds", version=4),
     "anime.motion": Metric(measure=_motion, unit="% of diagonal", version=8),
-    "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=8),
+    "anime.appeal": Metric(measure=_appeal, unit="log-odds", version=9),
     "anime.text_video": Metric(measure=_text_video, unit="log-odds"),
     "anime.image_video": Metric(measure=_image_video, unit="log-odds", version=2),
     "anime.character": Metric(measure=_character, unit="log-odds", version=4),
