@@ -50,6 +50,19 @@ def test_frames_come_back_in_order_and_number(tmp_path, numbered, numbers, suffi
         assert np.array_equal(clip.frames_THWC, frames)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone tells what runs before what")
+@pytest.mark.parametrize(("suffix", "codec"), [pair for pair in EVERY_PAIR if is_available(pair[1])])
+def test_no_thread_runs_before_others_for_having_written(tmp_path, numbered, suffix, codec):
+    def policies() -> list[int]:
+        threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+        return [os.sched_getscheduler(thread) for thread in threads]
+
+    before, meanwhile = os.sched_getscheduler(0), []
+    frames = (meanwhile.append(policies()) or frame for frame in numbered(5, 64, 48))
+    write_video(tmp_path / f"a{suffix}", frames, 24, codec=codec)
+    assert {one for seen in [*meanwhile[1:], policies()] for one in seen} == {before}
+
+
 @pytest.mark.parametrize("fps", ["24000/1001", "30000/1001", 24, 12, 8.5, Fraction(7, 3)])
 @pytest.mark.parametrize(("suffix", "tick_s"), [(".webm", Fraction(1, 1000)), (".gif", Fraction(1, 100))])
 def test_coarse_times_never_drift(tmp_path, numbered, suffix, tick_s, fps):

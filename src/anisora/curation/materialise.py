@@ -22,7 +22,7 @@ from anisora.errors import AnisoraError, BadConfig, BadVideo, Failed, WriteFaile
 from anisora.files import atomic_file, sha256_file
 from anisora.media.color import BT709, SMPTE170M, UNSPECIFIED, from_rgb
 from anisora.media.container import display_matrix, opened
-from anisora.media.encoders import ENCODERS, Encoder, pick_encoder, pick_pixel_format
+from anisora.media.encoders import ENCODERS, Encoder, open_encoder, pick_encoder, pick_pixel_format
 from anisora.media.packets import PacketReader, decoding_times
 from anisora.media.span import SpanFrame, SpanReader
 from anisora.records import Span
@@ -202,6 +202,7 @@ def _stream(container: Any, encoder: Encoder, encoding: Encoding, job: Job, fram
     context.thread_count = 1
     context.colorspace, context.color_range = frame.colorspace, frame.color_range
     context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+    open_encoder(context)
     return stream
 
 

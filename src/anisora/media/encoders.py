@@ -7,9 +7,11 @@ that is there is the default.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from anisora.errors import BadSize, BadVideo
 
@@ -120,3 +122,26 @@ def pick_pixel_format(encoder: Encoder, width_px: int, height_px: int) -> str:
             hint=f"{width_px + width_px % 2}x{height_px + height_px % 2}, or .webm",
         )
     return encoder.odd_pixel_format
+
+
+def open_encoder(context: Any) -> None:
+    """Opens an encoder's codec context, and leaves every thread the priority that it had.
+
+    Run by root, SVT-AV1 makes the thread that opens it real-time, with those that this one starts: nothing else runs before
+    them, and the next sum that BLAS shares out among threads hardly ends. Raises what opening raises.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # Linux alone has it
+        context.open(strict=False)
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    before = _threads()
+    try:
+        context.open(strict=False)
+    finally:
+        for thread in {0} | (_threads() - before):  # 0 is the one that runs this
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, policy, priority)
+
+
+def _threads() -> set[int]:
+    return {int(entry.name) for entry in Path("/proc/self/task").glob("*")}

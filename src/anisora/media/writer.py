@@ -18,7 +18,7 @@ from anisora.files import atomic_file, atomic_folder
 from anisora.geometry import round_half_up
 from anisora.media.color import BT709, FULL, LIMITED, RGB, from_rgb
 from anisora.media.container import count_packets
-from anisora.media.encoders import ENCODERS_BY_SUFFIX, Encoder, pick_encoder, pick_pixel_format
+from anisora.media.encoders import ENCODERS_BY_SUFFIX, Encoder, open_encoder, pick_encoder, pick_pixel_format
 from anisora.media.metadata import PNG_KEY, TAG, gif_with_comment, to_json
 from anisora.media.pictures import FPS_KEY
 from anisora.media.video import parse_fps
@@ -136,6 +136,7 @@ def _add_stream(
     is_yuv = pixel_format.startswith("yuv")
     context.colorspace, context.color_range = (BT709, LIMITED) if is_yuv else (RGB, FULL)
     context.color_primaries = context.color_trc = BT709
+    open_encoder(context)
     return stream
 
 
