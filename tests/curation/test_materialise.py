@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
@@ -226,9 +227,11 @@ def test_other_encoders(codec: str, tmp_path: Path):
     source = SOURCES["cfr"](tmp_path)
     pts, base = true_pts(source)
     job = Job(clip_id="x", span=span(pts, base, 20, 40), crop_xywh_px=None, path=tmp_path / "x.mp4", fps=Fraction(24))
+    before = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     (made,) = materialise(source, [job], Encoding(codec=codec, quality=30), None)
     assert made.reason is None, made.message
     assert [number_of(frame) for frame in read_video(job.path).frames_THWC] == list(range(20, 40))
+    assert before is None or os.sched_getscheduler(0) == before  # SVT-AV1 makes root's thread real-time
 
 
 def test_a_crop_shows_the_same_pixels(tmp_path: Path, picture: Callable[..., np.ndarray]):

@@ -65,6 +65,11 @@ def test_figures_follow_their_definitions():
     # a fell by 5 points at severity 3, b by 10
     assert got["all"]["fallen"]["flicker"][SMOOTH] == 7.5
     assert got["clips"] == got["clips_held_out"] == 2
+    # of these kinds only a tear is held out, of these clips not c
+    torn = [record("a", "tear", 3, 90), record("b", "tear", 3, 5), record("c", "tear", 3, 99, clip_use="fitting")]
+    unseen = figures([*records, *torn, record("c", "clean", 0, 1, clip_use="fitting")])["unseen"]
+    assert list(unseen["order"]) == ["tear"]
+    assert unseen["by_dimension"][SMOOTH] == {"order": 0.5, "across": 0.5}
 
 
 def test_the_matrix_shows_every_fall_and_frames_its_own():

@@ -317,7 +317,8 @@ take away what there is to see: half of few pixels, half of few drawings a secon
 
 
 def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
-    """Every figure of the validation, of all records and of those that nothing was fitted to.
+    """Every figure of the validation: of all records (`all`), of the held-out clips (`held_out`), and of the held-out kinds on
+    those clips (`unseen`).
 
     `order`: kind -> metric -> share of pairs of severities of one clip, the clean one among them, in which more is
     worse (ties half). `across`: the same for severity 3 of a clip against other clean clips. `by_dimension`: both of
@@ -328,6 +329,7 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
     """
     known = [r for r in records if "kind" in r.params and r.score is not None]
     free = [r for r in known if r.params["clip_use"] == "held_out"]
+    fitted = {kind for kind, corruption in CORRUPTIONS.items() if corruption.use == "fitting"}
     ours = [r for r in records if r.params.get("kind") == "clean" and r.metric in SCORED and r.backend == "bundled"]
     nulls, cleans = sum(r.score is None for r in ours), len(ours)
     return {
@@ -336,6 +338,7 @@ def figures(records: Sequence[MetricRecord]) -> dict[str, Any]:
         "null_share_clean": nulls / cleans if cleans else None,
         "all": _tables(known),
         "held_out": _tables(free),
+        "unseen": _tables([r for r in free if r.params["kind"] not in fitted]),
         "changed": _changes(known),
     }
 

@@ -207,9 +207,10 @@ def _show_validation(result: dict[str, Any]) -> None:
                 rows.append((kind, label, use, corruption.use, *map(_two, shares)))
     for label, own in result["all"]["by_dimension"].items():
         if own["order"] is not None:
-            free = result["held_out"]["by_dimension"].get(label, {})
-            shares = [part.get(table) for part in (own, free) for table in ("order", "across", "improved")]
-            rows.append(("all of its own", label, "falls", "", *map(_two, shares)))
+            free, unseen = (result[part]["by_dimension"].get(label, {}) for part in ("held_out", "unseen"))
+            shares = [part.get(table) for part in (own, free, unseen) for table in ("order", "across", "improved")]
+            rows.append(("all of its own", label, "falls", "", *map(_two, shares[:6])))
+            rows.append(("those held out", label, "falls", "held_out", "-", "-", "-", *map(_two, shares[6:])))
     head = ("corruption", "dimension", "", "kind", "order", "across", "improved", "order*", "across*", "improved*")
     show_table(head, rows, title=f"{result['clips']} clips; * the {result['clips_held_out']} held-out clips alone")
     changes = [
